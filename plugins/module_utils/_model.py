@@ -1,0 +1,171 @@
+# Copyright (c) 2026 the dgx_spark.sglang contributors
+# SPDX-License-Identifier: MIT
+"""Model profiles: what a file under models/ may say, and what is wrong with one that says something else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, shown
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._flags import FLAGS
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._nearest import nearest
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import check_mapping, check_value
+
+PROFILE_OPTIONS: dict[str, dict[str, Any]] = {
+    "description": {"type": "str", "required": True, "description": "One line on the model."},
+    "hf_id": {"type": "str", "required": True, "description": "Its id on the hub.", "example": "zai-org/GLM-4.7-FP8"},
+    "revision": {"type": "str", "default": "main", "description": "Branch, tag or commit on the hub."},
+    "served_name": {
+        "type": "str",
+        "required": True,
+        "description": "The name that API clients ask for.",
+        "example": "glm-4.7",
+    },
+    "architecture": {
+        "type": "str",
+        "required": True,
+        "description": "The class that SGLang must load natively; each rank's log has to say so.",
+        "example": "Glm4MoeForCausalLM",
+    },
+    "image": {
+        "type": "str",
+        "required": True,
+        "description": "The container image, best pinned by digest.",
+        "example": "lmsysorg/sglang:spark",
+    },
+    "tensor_parallel": {"type": "int", "required": True, "description": "Number of ranks, one a node.", "example": 4},
+    "api_port": {"type": "int", "default": 30000, "description": "TCP port of the API."},
+    "dist_init_port": {"type": "int", "default": 50000, "description": "TCP port where the ranks meet."},
+    "dist_timeout": {"type": "int", "default": 600, "description": "Seconds that the ranks wait for each other."},
+    "flags": {
+        "type": "dict",
+        "default": {},
+        "description": "Options of launch_server, without the leading dashes.",
+        "example": {"context-length": 32768},
+    },
+    "env": {
+        "type": "dict",
+        "default": {},
+        "description": "Environment variables of the server.",
+        "example": {"SGLANG_LOG_LEVEL": "info"},
+    },
+}
+"""The schema of a profile. dist_timeout: without it SGLang 0.5.4 waits for over nine minutes for a peer that never comes."""
+
+PLANNED_FLAGS = {
+    "model-path": "hf_id (the path is the plan's)",
+    "model": "hf_id (the path is the plan's)",
+    "served-model-name": "served_name",
+    "host": "cluster_api_host",
+    "port": "api_port or cluster_api_port",
+    "tp": "tensor_parallel",
+    "tp-size": "tensor_parallel",
+    "tensor-parallel-size": "tensor_parallel",
+    "nnodes": "the inventory",
+    "node-rank": "cluster_rank",
+    "dist-init-addr": "dist_init_port or cluster_dist_init_port",
+    "nccl-init-addr": "dist_init_port or cluster_dist_init_port",
+    "dist-timeout": "dist_timeout",
+    "device": "sglang_device",
+}
+"""Flags that the plan writes itself -> what to set instead."""
+
+PLANNED_ENV = ("SGLANG_HOST_IP", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_IB_HCA")
+"""Environment variables that follow from the fabric addresses of each rank."""
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+# Registry host with optional port, path components, then a tag and/or a digest (the grammar of image references).
+_IMAGE = re.compile(
+    r"(?:[a-zA-Z0-9][a-zA-Z0-9.-]*(?::\d+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?\Z"
+)
+
+
+def check_profile(where: str, profile: object) -> list[Finding]:
+    """All findings in a profile as it was read from YAML; `where` is the file as the user knows it."""
+    if not isinstance(profile, Mapping):
+        return [Finding(where, "(file)", shown(profile), "Is not a mapping.", "Start from models/glm-4.7-fp8.yml.")]
+    findings = check_mapping(where, "", PROFILE_OPTIONS, profile)
+    for name in ("api_port", "dist_init_port"):
+        if not any(finding.variable == name for finding in findings):
+            findings += check_port(where, name, profile.get(name))
+    findings += check_at_least_one(where, "tensor_parallel", profile.get("tensor_parallel"))
+    findings += check_at_least_one(where, "dist_timeout", profile.get("dist_timeout"))
+    findings += check_image(where, "image", profile.get("image"))
+    findings += check_flags(where, "flags", profile.get("flags"))
+    findings += check_env(where, "env", profile.get("env"))
+    return findings
+
+
+def complete_profile(name: str, profile: Mapping[str, Any]) -> dict[str, Any]:
+    """A checked profile with its defaults filled in and its name added."""
+    defaults = {key: spec["default"] for key, spec in PROFILE_OPTIONS.items() if "default" in spec}
+    return {"name": name, **defaults, **{key: value for key, value in profile.items() if value is not None}}
+
+
+def check_at_least_one(where: str, variable: str, value: object) -> list[Finding]:
+    """A whole number that counts something must be 1 or more; other types are the schema's business."""
+    if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+        return [Finding(where, variable, shown(value), "Must be 1 or more.", f"Give `{variable}` a value from 1 up.")]
+    return []
+
+
+def check_port(where: str, variable: str, value: object) -> list[Finding]:
+    """A TCP port that an unprivileged service may use: 1024 to 65535. Not set is fine."""
+    if value is None or check_value(where, variable, {"type": "int"}, value):
+        return []
+    if 1024 <= int(str(value)) <= 65535:
+        return []
+    return [Finding(where, variable, shown(value), "Is not a usable port.", "Use a TCP port from 1024 to 65535.")]
+
+
+def check_image(where: str, variable: str, value: object) -> list[Finding]:
+    """An image reference: [registry[:port]/]name[:tag][@sha256:digest]. Not set is fine."""
+    if value is None or _IMAGE.match(str(value)):
+        return []
+    mend = "Write [registry/]name:tag or name@sha256:<64 hex digits>, such as lmsysorg/sglang:spark."
+    return [Finding(where, variable, shown(value), "Is not an image reference.", mend)]
+
+
+def check_flags(where: str, variable: str, flags: object) -> list[Finding]:
+    """Options of launch_server: known to the reference release, not the plan's own, and with plain values."""
+    if not isinstance(flags, Mapping):
+        return []
+    findings = []
+    for key, value in flags.items():
+        name, path = str(key), f"{variable}.{key}"
+        if name in PLANNED_FLAGS:
+            problem, mend = "Is written by the plan.", f"Remove it and set {PLANNED_FLAGS[name]} instead."
+        elif name not in FLAGS:
+            near = nearest(name.strip("-").replace("_", "-"), FLAGS)
+            problem = "Is not an option of launch_server."
+            mend = f"Did you mean `{near}`?" if near else "See launch_server --help for the options."
+        elif FLAGS[name] == "flag" and not isinstance(value, bool):
+            problem, mend = "Is a switch without a value.", "Set it to true or false."
+        elif FLAGS[name] not in ("flag", "optional") and (value is None or isinstance(value, bool)):
+            problem, mend = "Needs a value.", "Give the value that launch_server expects."
+        else:
+            continue
+        findings.append(Finding(where, path, shown(value), problem, mend))
+    return findings
+
+
+def check_env(where: str, variable: str, env: object) -> list[Finding]:
+    """Environment variables: names a shell would take, single-line values, and none that the plan derives."""
+    if not isinstance(env, Mapping):
+        return []
+    findings = []
+    for key, value in env.items():
+        name = str(key)
+        if not _ENV_NAME.match(name):
+            problem, mend = "Is not a name for an environment variable.", "Use letters, digits and underscores."
+        elif name in PLANNED_ENV:
+            problem, mend = "Follows from the rank's fabric addresses.", "Remove it; set cluster_rails instead."
+        elif isinstance(value, (Mapping, list, tuple)) or value is None or "\n" in str(value):
+            problem, mend = "Is not a single line of text.", "Quote it and keep it on one line."
+        else:
+            continue
+        findings.append(Finding(where, f"{variable}.{name}", shown(value), problem, mend))
+    return findings

@@ -1,0 +1,198 @@
+# Copyright (c) 2026 the dgx_spark.sglang contributors
+# SPDX-License-Identifier: MIT
+"""The plan: everything that is derived from the inventory and the model, in one place. Everyone else reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import (
+    Host,
+    by_rank,
+    effective_ports,
+    fabric_addresses,
+)
+
+LOOPBACK = "127.0.0.1"
+ANY_ADDRESS = "0.0.0.0"
+MODELS_IN_CONTAINER = "/models"
+CACHE_IN_CONTAINER = "/root/.cache"
+
+COMPILE_CACHES = {
+    "TRITON_CACHE_DIR": f"{CACHE_IN_CONTAINER}/triton",
+    "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_IN_CONTAINER}/torchinductor",
+    "CUDA_CACHE_PATH": f"{CACHE_IN_CONTAINER}/cuda",
+}
+"""Where compiled kernels outlive the container: compiling all anew takes a first start up to 36 minutes on a Spark."""
+
+Flags = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One rank: its host, its place on the fabric, and how its server is started.
+
+    addresses, interfaces, hcas: one entry a rail, in the order of the rails; empty on a single node.
+    server_args: the arguments of `python3 -m sglang.launch_server`. env: its environment.
+    """
+
+    host: str
+    rank: int
+    addresses: list[str]
+    interfaces: list[str]
+    hcas: list[str]
+    env: dict[str, str]
+    server_args: list[str]
+    health_url: str
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Directories on a node: `model` is the one of the model served, `spread` holds what is passed on to the peers."""
+
+    model: str
+    cache: str
+    spread: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One group of ranks that serves one model. `group_id` names this very plan: equal plans have equal ids."""
+
+    group_id: str
+    model: dict[str, Any]
+    image: str
+    device: str
+    tensor_parallel: int
+    api_url: str
+    dist_init: str
+    paths: Paths
+    ranks: list[Rank]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain data, for Ansible."""
+        return asdict(self)
+
+
+def make_plan(hosts: Sequence[Host], values: Mapping[str, Any], profile: Mapping[str, Any]) -> Plan:
+    """Derive the plan from a checked inventory.
+
+    hosts: the group in inventory order. values: cluster variables with defaults (_inventory.settings).
+    profile: the model with its defaults (_model.complete_profile).
+    """
+    ranked = by_rank(hosts)
+    ranks = [_rank(host, number, ranked, values, profile) for number, host in enumerate(ranked)]
+    api_port, _ = effective_ports(values, profile)
+    data_dir = str(values["cluster_data_dir"]).rstrip("/")
+    plan = Plan(
+        group_id="",
+        model=dict(profile),
+        image=str(values.get("cluster_image") or profile["image"]),
+        device=str(values["sglang_device"]),
+        tensor_parallel=len(ranked),
+        api_url=f"http://{_api_address(ranked[0], values)}:{api_port}",
+        dist_init=_dist_init(ranked, values, profile),
+        paths=Paths(f"{data_dir}/models/{profile['name']}", f"{data_dir}/cache", f"{data_dir}/spread"),
+        ranks=ranks,
+    )
+    return Plan(**{**vars(plan), "group_id": digest(plan.as_dict())})
+
+
+def digest(value: object) -> str:
+    """A short name for plain data: the first 12 hex digits of the SHA-256 of its canonical JSON."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def flag_args(flags: Flags) -> list[str]:
+    """Options of launch_server as arguments: true is the bare switch, false is left out, lists take several words."""
+    args: list[str] = []
+    for name, value in flags.items():
+        if value is True:
+            args.append(f"--{name}")
+        elif isinstance(value, Mapping):
+            args += [f"--{name}", json.dumps(value, sort_keys=True)]
+        elif isinstance(value, (list, tuple)):
+            args += [f"--{name}", *(str(item) for item in value)]
+        elif value is not False:
+            args += [f"--{name}", str(value)]
+    return args
+
+
+def _api_address(first: Host, values: Mapping[str, Any]) -> str:
+    host = str(values["cluster_api_host"])
+    return first.address if host == ANY_ADDRESS else host
+
+
+def _dist_init(ranked: Sequence[Host], values: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
+    _, port = effective_ports(values, profile)
+    addresses = fabric_addresses(ranked[0], 0, values)
+    return f"{addresses[0] if addresses else LOOPBACK}:{port}"
+
+
+def _rank(
+    host: Host, number: int, ranked: Sequence[Host], values: Mapping[str, Any], profile: Mapping[str, Any]
+) -> Rank:
+    addresses = fabric_addresses(host, number, values)
+    interfaces = [str(rail["interface"]) for rail in values["cluster_rails"]]
+    hcas = [str(rail["hca"]) for rail in values["cluster_rails"] if rail.get("hca")]
+    api_port, _ = effective_ports(values, profile)
+    # Only rank 0 talks to clients; the others answer health checks and metrics, on the fabric alone.
+    bind = str(values["cluster_api_host"]) if number == 0 else addresses[0]
+    asked = LOOPBACK if bind == ANY_ADDRESS else bind
+    return Rank(
+        host=host.name,
+        rank=number,
+        addresses=addresses,
+        interfaces=interfaces,
+        hcas=hcas,
+        env={
+            **_fabric_env(addresses, interfaces, hcas, str(values["sglang_device"]), len(ranked)),
+            **(COMPILE_CACHES if values["sglang_device"] == "cuda" else {}),
+            **{key: str(value) for key, value in {**profile["env"], **values["cluster_env"]}.items()},
+        },
+        server_args=[
+            *("--model-path", f"{MODELS_IN_CONTAINER}/{profile['name']}"),
+            *("--served-model-name", str(profile["served_name"])),
+            *("--host", bind),
+            *("--port", str(api_port)),
+            *("--tp", str(len(ranked))),
+            *("--nnodes", str(len(ranked))),
+            *("--node-rank", str(number)),
+            *("--dist-init-addr", _dist_init(ranked, values, profile)),
+            *("--dist-timeout", str(profile["dist_timeout"])),
+            *("--device", str(values["sglang_device"])),
+            *flag_args({**profile["flags"], **values["cluster_flags"]}),
+        ],
+        health_url=f"http://{asked}:{api_port}/health",
+    )
+
+
+def _fabric_env(
+    addresses: Sequence[str], interfaces: Sequence[str], hcas: Sequence[str], device: str, ranks: int
+) -> dict[str, str]:
+    """What keeps the ranks' traffic on the fabric.
+
+    Without SGLANG_HOST_IP, SGLang 0.5.4 guesses an address from the host name or the default route. NCCL_NET=IB makes
+    NCCL fail where it would fall back to sockets without a word; the HCA list begins with "=" for exact names, and its
+    order is the same on all ranks. NCCL_IB_GID_INDEX stays unset: the index drifts, and an empty value means 0.
+    """
+    if not addresses:
+        return {"SGLANG_HOST_IP": LOOPBACK, "GLOO_SOCKET_IFNAME": "lo"}
+    env = {"SGLANG_HOST_IP": addresses[0], "GLOO_SOCKET_IFNAME": interfaces[0]}
+    if device == "cuda":
+        env |= {
+            "NCCL_SOCKET_IFNAME": interfaces[0],
+            "NCCL_NET": "IB",
+            "NCCL_IB_HCA": "=" + ",".join(hcas),
+            # A ring of three has no common rail to merge.
+            "NCCL_IB_MERGE_NICS": "0" if ranks == 3 else "1",
+            "NCCL_IB_SUBNET_AWARE_ROUTING": "1",
+            "NCCL_CROSS_NIC": "1",
+            "NCCL_IGNORE_CPU_AFFINITY": "1",
+        }
+    return env

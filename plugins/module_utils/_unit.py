@@ -1,0 +1,96 @@
+# Copyright (c) 2026 the dgx_spark.sglang contributors
+# SPDX-License-Identifier: MIT
+"""How a rank is run: the command line of its container, and how systemd wants it written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import (
+    CACHE_IN_CONTAINER,
+    MODELS_IN_CONTAINER,
+    digest,
+)
+
+CONTAINER = "sglang-rank"
+GROUP_LABEL = "dgx-spark.group"
+"""The label that tells which plan a running container belongs to."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./|-]+\Z")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the container gets from its node.
+
+    ulimits: name -> limit (memlock and stack in bytes, -1 for none). gpu_devices: CDI names, used on cuda only.
+    rdma: whether the node has /dev/infiniband. env_file: path on the node. docker_options: further words, as they are.
+    """
+
+    ulimits: Mapping[str, int]
+    gpu_devices: Sequence[str]
+    rdma: bool
+    env_file: str
+    docker_options: Sequence[str]
+
+
+def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOptions) -> list[str]:
+    """The whole `docker run` of one rank, a word an element; the label carries a digest of all of it.
+
+    plan, rank: as _plan.Plan.as_dict gives them. Host network and IPC, since ranks meet on the fabric's own addresses
+    and share memory with nobody else on the node; no --privileged. Logs go to the journal alone, by the foreground
+    process, so Docker's own log is off.
+    """
+    devices = [f"--device={name}" for name in options.gpu_devices] if plan["device"] == "cuda" else []
+    # RDMA pins memory: that needs its devices, and IPC_LOCK beside the memlock limit.
+    rdma = ["--device=/dev/infiniband", "--cap-add=IPC_LOCK"] if options.rdma else []
+    before = ["docker", "run", "--rm", f"--name={CONTAINER}"]
+    after = [
+        *("--log-driver=none", "--network=host", "--ipc=host"),
+        *(f"--ulimit={name}={limit}" for name, limit in options.ulimits.items()),
+        *rdma,
+        *devices,
+        f"--env-file={options.env_file}",
+        f"--volume={plan['paths']['model']}:{MODELS_IN_CONTAINER}/{plan['model']['name']}:ro",
+        f"--volume={plan['paths']['cache']}:{CACHE_IN_CONTAINER}",
+        *options.docker_options,
+        plan["image"],
+        *("python3", "-m", "sglang.launch_server"),
+        *rank["server_args"],
+    ]
+    label = f"--label={GROUP_LABEL}={digest([plan['group_id'], after])}"
+    return [*before, label, *after]
+
+
+def group_label(command: Sequence[str]) -> str:
+    """The digest that `run_command` put into the label. Raises ValueError if there is none."""
+    prefix = f"--label={GROUP_LABEL}="
+    for word in command:
+        if word.startswith(prefix):
+            return word[len(prefix) :]
+    raise ValueError(f"no {GROUP_LABEL} label in the command")
+
+
+def systemd_exec(command: Sequence[str]) -> str:
+    """A command for ExecStart=, one option a line, quoted as systemd.service(5) says ($ and % doubled)."""
+    lines: list[list[str]] = []
+    for word in command:
+        # An option takes the words after it to its line, unless it carries its value itself (--name=value).
+        if not lines or word.startswith("-") or "=" in lines[-1][0]:
+            lines.append([])
+        lines[-1].append(word)
+    return " \\\n    ".join(" ".join(systemd_word(word) for word in line) for line in lines)
+
+
+def systemd_word(word: str) -> str:
+    """One word of a command line, quoted where systemd would read it otherwise. Raises ValueError on line breaks."""
+    if "\n" in word or "\r" in word:
+        raise ValueError(f"a line break in a command line: {word!r}")
+    escaped = word.replace("%", "%%").replace("$", "$$")
+    if _PLAIN.match(word):
+        return escaped
+    quoted = escaped.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{quoted}"'

@@ -1,0 +1,69 @@
+# Copyright (c) 2026 the dgx_spark.sglang contributors
+# SPDX-License-Identifier: MIT
+"""Documentation of the action plugin of the same name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cluster_plan
+short_description: Derive the plan of a cluster from its inventory and its model
+version_added: 0.1.0
+description:
+  - Computes ranks, fabric addresses, environment and command line of every rank in one place. Contacts no host.
+options: {}
+author:
+  - dgx_spark.sglang contributors (@dgx-spark-sglang)
+attributes:
+  check_mode:
+    description: Changes nothing in any mode.
+    support: full
+  diff_mode:
+    description: Changes nothing, so that there is no difference to show.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Derive the plan
+  dgx_spark.sglang.cluster_plan:
+  register: cluster_planned
+"""
+
+RETURN = r"""
+plan:
+  description: The plan of the whole group.
+  returned: success
+  type: dict
+  contains:
+    group_id:
+      description: The name of this very plan; equal plans have equal ids.
+      type: str
+    model:
+      description: The model profile with its defaults.
+      type: dict
+    image:
+      description: The container image.
+      type: str
+    device:
+      description: What the ranks compute on, C(cuda) or C(cpu).
+      type: str
+    tensor_parallel:
+      description: The number of ranks.
+      type: int
+    api_url:
+      description: Where clients reach the API.
+      type: str
+    dist_init:
+      description: Address and port where the ranks meet, on the fabric.
+      type: str
+    paths:
+      description: Directories on a node (model, cache, spread).
+      type: dict
+    ranks:
+      description: One entry a rank, in rank order (host, rank, addresses, interfaces, hcas, env, server_args, health_url).
+      type: list
+      elements: dict
+rank:
+  description: The entry of C(ranks) that belongs to this host.
+  returned: success
+  type: dict
+"""

@@ -1,0 +1,120 @@
+# Copyright (c) 2026 the dgx_spark.sglang contributors
+# SPDX-License-Identifier: MIT
+"""What the action plugins read on the controller: the roles' specs, the hosts' variables and the model profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleError
+
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import (
+    GROUP,
+    Host,
+    check_fit,
+    check_inventory,
+    settings,
+)
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import check_profile, complete_profile
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import Plan, make_plan
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import Spec
+
+COLLECTION = Path(__file__).resolve().parents[2]
+
+INTERNAL = ("cluster_plan", "cluster_self")
+"""Facts that the roles themselves set."""
+
+PARAMETERS = ("spread_path",)
+"""Arguments that one role gives to another; no inventory has them."""
+
+
+@cache
+def role_specs() -> dict[str, Spec]:
+    """Variable -> argument spec, over the `main` entry points of all roles."""
+    specs: dict[str, Spec] = {}
+    for path in sorted(COLLECTION.glob("roles/*/meta/argument_specs.yml")):
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        specs |= document["argument_specs"].get("main", {}).get("options", {})
+    return {name: spec for name, spec in specs.items() if name not in PARAMETERS}
+
+
+def read_hosts(task_vars: Mapping[str, Any]) -> list[Host]:
+    """The hosts of the group with those of their variables that are ours, or look like it."""
+    prefixes = tuple(sorted({f"{name.split('_')[0]}_" for name in role_specs()}))
+    hosts = []
+    for name in task_vars["groups"].get(GROUP, []):
+        known = task_vars["hostvars"][name]
+        variables: dict[str, Any] = {}
+        unreadable: dict[str, str] = {}
+        for variable in known:
+            if variable.startswith(prefixes) and variable not in INTERNAL:
+                try:
+                    variables[variable] = _plain(known[variable])
+                except AnsibleError as error:
+                    unreadable[variable] = f"{str(error).splitlines()[0].rstrip('.')}."
+        try:
+            address = str(known.get("ansible_host", name))
+        except AnsibleError as error:
+            address = name
+            unreadable["ansible_host"] = f"{str(error).splitlines()[0].rstrip('.')}."
+        hosts.append(Host(name, address, variables, unreadable))
+    return hosts
+
+
+def read_cluster(task_vars: Mapping[str, Any]) -> tuple[list[Finding], Plan | None]:
+    """Check the whole inventory and the chosen model; the plan comes only where there is no finding."""
+    hosts = read_hosts(task_vars)
+    profiles = find_profiles(_profile_dirs(hosts))
+    findings = check_inventory(hosts, role_specs(), sorted(profiles))
+    if findings:
+        return findings, None
+    values = settings(hosts, role_specs())
+    name = values["cluster_model"]
+    profile, findings = read_profile(name, profiles[name])
+    if not findings:
+        findings = check_fit(hosts, values, profile)
+    return findings, None if findings else make_plan(hosts, values, profile)
+
+
+def find_profiles(directories: Sequence[Path]) -> dict[str, Path]:
+    """Name -> file of every model profile; a directory named first wins over those after it."""
+    found: dict[str, Path] = {}
+    for directory in directories:
+        for path in sorted(directory.glob("*.yml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def read_profile(name: str, path: Path) -> tuple[dict[str, Any], list[Finding]]:
+    """Read and check one profile: (profile with its defaults, findings). The profile is empty if there are findings."""
+    where = f"models/{path.name}"
+    try:
+        profile = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        mend = "Mend the YAML; models/glm-4.7-fp8.yml is an example."
+        return {}, [Finding(where, "(file)", str(path), " ".join(str(error).split()), mend)]
+    findings = check_profile(where, profile)
+    return ({}, findings) if findings else (complete_profile(name, profile), [])
+
+
+def _profile_dirs(hosts: Sequence[Host]) -> list[Path]:
+    own = hosts[0].variables.get("cluster_model_dirs") if hosts else None
+    directories = [Path(str(path)).expanduser() for path in own] if isinstance(own, list) else []
+    return [*directories, COLLECTION / "models"]
+
+
+def _plain(value: Any) -> Any:
+    """Templated values as plain Python data: mappings and lists are copied, so that lazy ones fail here."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    for kind in (bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return None if value is None else str(value)

@@ -1,0 +1,239 @@
+"""Wrong inventories and models: each ends in a finding that names the variable, its value and the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import (
+    Host,
+    check_fit,
+    check_inventory,
+    settings,
+)
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import check_profile, complete_profile
+from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import COLLECTION, role_specs
+
+Variables = dict[str, dict[str, Any]]
+MODELS = ["glm-4.7-fp8", "glm4-moe-tiny"]
+
+
+def reference_variables() -> Variables:
+    """The variables of the four hosts of inventory/spark4."""
+    group = yaml.safe_load((COLLECTION / "inventory/spark4/group_vars/sparks.yml").read_text())
+    return {f"spark-{number}": yaml.safe_load(yaml.safe_dump(group)) for number in range(4)}
+
+
+def reference_profile() -> dict[str, Any]:
+    """models/glm-4.7-fp8.yml as it was read."""
+    profile: dict[str, Any] = yaml.safe_load((COLLECTION / "models/glm-4.7-fp8.yml").read_text())
+    return profile
+
+
+def hosts_of(variables: Variables) -> list[Host]:
+    return [
+        Host(name, str(own.pop("ansible_host", name)), own, own.pop("unreadable", {}))
+        for name, own in variables.items()
+    ]
+
+
+def findings_of(variables: Variables, profile: dict[str, Any]) -> list[Finding]:
+    """What validate_inventory does, without files: inventory, then model, then both."""
+    hosts = hosts_of(variables)
+    findings = check_inventory(hosts, role_specs(), MODELS) or check_profile("models/glm-4.7-fp8.yml", profile)
+    if findings:
+        return findings
+    return check_fit(hosts, settings(hosts, role_specs()), complete_profile("glm-4.7-fp8", profile))
+
+
+def everywhere(**changes: Any) -> Callable[[Variables, dict[str, Any]], None]:
+    """Set variables on all hosts; None removes one."""
+
+    def change(variables: Variables, profile: dict[str, Any]) -> None:
+        for own in variables.values():
+            own.update(changes)
+
+    return change
+
+
+def on(host: str, **changes: Any) -> Callable[[Variables, dict[str, Any]], None]:
+    def change(variables: Variables, profile: dict[str, Any]) -> None:
+        variables[host].update(changes)
+
+    return change
+
+
+def rail(index: int, **changes: Any) -> Callable[[Variables, dict[str, Any]], None]:
+    def change(variables: Variables, profile: dict[str, Any]) -> None:
+        for own in variables.values():
+            own["cluster_rails"][index].update(changes)
+
+    return change
+
+
+def model(**changes: Any) -> Callable[[Variables, dict[str, Any]], None]:
+    def change(variables: Variables, profile: dict[str, Any]) -> None:
+        profile.update(changes)
+
+    return change
+
+
+def ranks(*numbers: int | None) -> Callable[[Variables, dict[str, Any]], None]:
+    def change(variables: Variables, profile: dict[str, Any]) -> None:
+        for own, number in zip(variables.values(), numbers, strict=True):
+            own["cluster_rank"] = number
+
+    return change
+
+
+def only_hosts(count: int) -> Callable[[Variables, dict[str, Any]], None]:
+    def change(variables: Variables, profile: dict[str, Any]) -> None:
+        for name in list(variables)[count:]:
+            del variables[name]
+
+    return change
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A change to the reference that is wrong, and what has to be said of it."""
+
+    name: str
+    change: Callable[[Variables, dict[str, Any]], None]
+    variable: str
+    value: str
+    mend: str
+
+
+TWO_TWINS = [{"interface": f"enp{i}s0", "hca": f"rocep{i}s0", "subnet": f"10.0.{i}.0/24"} for i in range(3)]
+
+WRONG = [
+    Wrong("no hosts", only_hosts(0), "group sparks", "no hosts", "List the Sparks"),
+    Wrong("model missing", everywhere(cluster_model=None), "cluster_model", "not set", "glm-4.7-fp8"),
+    Wrong("model unknown", everywhere(cluster_model="glm-4.7-fp16"), "cluster_model", "glm-4.7-fp16", "`glm-4.7-fp8`"),
+    Wrong("model far off", everywhere(cluster_model="qwen"), "cluster_model", "qwen", "models/qwen.yml"),
+    Wrong("variable misspelt", everywhere(cluster_modle="x"), "cluster_modle", "x", "`cluster_model`"),
+    Wrong("unknown cluster variable", everywhere(cluster_colour="red"), "cluster_colour", "red", "Use one of"),
+    Wrong("other role misspelt", everywhere(rank_ulimit={}), "rank_ulimit", "{}", "`rank_ulimits`"),
+    Wrong("differs between hosts", on("spark-2", cluster_api_port=1234), "cluster_api_port", "spark-2", "once"),
+    Wrong("template fails", on("spark-1", unreadable={"cluster_env": "'x' is undefined"}), "cluster_env", "template", "Define"),
+    Wrong("three ranks for TP 4", only_hosts(3), "tensor_parallel", "4", "List 4 hosts"),
+    Wrong("TP by hand", everywhere(cluster_tensor_parallel=2), "cluster_tensor_parallel", "2", "List 2 hosts"),
+    Wrong("TP of zero", everywhere(cluster_tensor_parallel=0), "cluster_tensor_parallel", "0", "from 1 up"),
+    Wrong("TP is text", everywhere(cluster_tensor_parallel="four"), "cluster_tensor_parallel", "four", "type int"),
+    Wrong("one ssh address twice", on("spark-3", ansible_host="spark-0"), "ansible_host", "spark-0", "Give each host"),
+    Wrong("rank twice", ranks(0, 1, 1, 3), "cluster_rank", "1", "Give each host"),
+    Wrong("rank out of range", ranks(1, 2, 3, 4), "cluster_rank", "4", "from 0 to 3"),
+    Wrong("rank missing on one", ranks(0, 1, None, 3), "cluster_rank", "not set", "Give every host"),
+    Wrong("rank is not a number", ranks(0, 1, 2, "three"), "cluster_rank", "three", "type int"),  # type: ignore[arg-type]
+    Wrong("no rails", everywhere(cluster_rails=[]), "cluster_rails", "[]", "inventory/spark4"),
+    Wrong("rails are a mapping", everywhere(cluster_rails={"a": 1}), "cluster_rails", "{'a': 1}", "type list"),
+    Wrong("three rails", everywhere(cluster_rails=TWO_TWINS), "cluster_rails", "3 rails", "two interfaces"),
+    Wrong("rails share a subnet", rail(1, subnet="192.168.100.0/24"), "cluster_rails[1].subnet", "192.168.100.0/24", "of its own"),
+    Wrong("rails overlap", rail(1, subnet="192.168.0.0/16"), "cluster_rails[1].subnet", "192.168.0.0/16", "of its own"),
+    Wrong("subnet with host part", rail(0, subnet="192.168.100.5/24"), "cluster_rails[0].subnet", "192.168.100.5/24", "host part zero"),
+    Wrong("subnet is no network", rail(0, subnet="fabric"), "cluster_rails[0].subnet", "fabric", "prefix length"),
+    Wrong("subnet missing", rail(0, subnet=None), "cluster_rails[0].subnet", "not set", "Add `subnet`"),
+    Wrong("HCA missing on GPUs", rail(1, hca=None), "cluster_rails[1].hca", "not set", "ibdev2netdev"),
+    Wrong("one interface twice", rail(1, interface="enp1s0f1np1"), "cluster_rails[1].interface", "enp1s0f1np1", "twins"),
+    Wrong("key of a rail misspelt", rail(0, interfce="x"), "cluster_rails[0].interfce", "x", "`interface`"),
+    Wrong("host numbers too high", everywhere(cluster_first_host_number=253), "cluster_first_host_number", "253", "Start between"),
+    Wrong("host number zero", everywhere(cluster_first_host_number=0), "cluster_first_host_number", "0", "Start between"),
+    Wrong(
+        "address outside of the rail",
+        on("spark-0", cluster_fabric_addresses=["192.168.100.11", "192.168.99.11"]),
+        "cluster_fabric_addresses[1]",
+        "192.168.99.11",
+        "192.168.101.0/24",
+    ),
+    Wrong(
+        "fabric address of another",
+        on("spark-0", cluster_fabric_addresses=["192.168.100.12", "192.168.101.11"]),
+        "cluster_fabric_addresses",
+        "192.168.100.12",
+        "Give each host",
+    ),
+    Wrong(
+        "broadcast address",
+        on("spark-0", cluster_fabric_addresses=["192.168.100.255", "192.168.101.11"]),
+        "cluster_fabric_addresses[0]",
+        "192.168.100.255",
+        "host address",
+    ),
+    Wrong(
+        "one address for two rails",
+        on("spark-0", cluster_fabric_addresses=["192.168.100.11"]),
+        "cluster_fabric_addresses",
+        "192.168.100.11",
+        "Give 2 addresses",
+    ),
+    Wrong("API port too high", everywhere(cluster_api_port=70000), "cluster_api_port", "70000", "1024 to 65535"),
+    Wrong("API port privileged", everywhere(cluster_api_port=80), "cluster_api_port", "80", "1024 to 65535"),
+    Wrong("dist-init port negative", everywhere(cluster_dist_init_port=-1), "cluster_dist_init_port", "-1", "1024"),
+    Wrong("API port among the ranks' own", everywhere(cluster_api_port=50001), "cluster_api_port", "50001", "another port"),
+    Wrong("API host is a name", everywhere(cluster_api_host="all"), "cluster_api_host", "all", "0.0.0.0"),
+    Wrong("device unknown", everywhere(sglang_device="gpu"), "sglang_device", "gpu", "cuda, cpu"),
+    Wrong("flag misspelt", everywhere(cluster_flags={"context-lenght": 1}), "cluster_flags.context-lenght", "1", "`context-length`"),
+    Wrong("flag with underscores", everywhere(cluster_flags={"context_length": 1}), "cluster_flags.context_length", "1", "`context-length`"),
+    Wrong("flag of the plan", everywhere(cluster_flags={"tp": 2}), "cluster_flags.tp", "2", "tensor_parallel"),
+    Wrong("switch with a value", everywhere(cluster_flags={"enable-metrics": "on"}), "cluster_flags.enable-metrics", "on", "true or false"),
+    Wrong("flag without its value", everywhere(cluster_flags={"dtype": True}), "cluster_flags.dtype", "True", "Give the value"),
+    Wrong("flags are a list", everywhere(cluster_flags=["--dtype"]), "cluster_flags", "--dtype", "type dict"),
+    Wrong("environment of the plan", everywhere(cluster_env={"NCCL_IB_HCA": "mlx5_1"}), "cluster_env.NCCL_IB_HCA", "mlx5_1", "cluster_rails"),
+    Wrong("environment with a line break", everywhere(cluster_env={"A": "1\n2"}), "cluster_env.A", "1\\n2", "one line"),
+    Wrong("environment name", everywhere(cluster_env={"A-B": "1"}), "cluster_env.A-B", "1", "underscores"),
+    Wrong("image with a blank", everywhere(cluster_image="lmsysorg/sglang: spark"), "cluster_image", "sglang: spark", "name:tag"),
+    Wrong("role variable of the wrong type", everywhere(rank_stop_seconds="soon"), "rank_stop_seconds", "soon", "type int"),
+    Wrong("key of the model misspelt", model(tensor_paralel=4), "tensor_paralel", "4", "`tensor_parallel`"),
+    Wrong("key of the model far off", model(colour="red"), "colour", "red", "use one of"),
+    Wrong("model without an image", model(image=None), "image", "not set", "lmsysorg/sglang:spark"),
+    Wrong("flag of the model misspelt", model(flags={"contextlength": 1}), "flags.contextlength", "1", "`context-length`"),
+    Wrong("port of the model", model(api_port=99999), "api_port", "99999", "1024 to 65535"),
+    Wrong("model timeout", model(dist_timeout=0), "dist_timeout", "0", "from 1 up"),
+]
+
+
+@pytest.mark.parametrize("case", WRONG, ids=lambda case: case.name)
+def test_wrong_inventory_is_named_with_its_mend(case: Wrong) -> None:
+    variables, profile = reference_variables(), reference_profile()
+    case.change(variables, profile)
+    findings = findings_of(variables, profile)
+    matching = [finding for finding in findings if finding.variable == case.variable]
+    assert matching, f"nothing is said of {case.variable}: {findings}"
+    assert any(case.value in finding.value for finding in matching), matching
+    assert any(case.mend in finding.mend for finding in matching), matching
+
+
+def test_reference_inventory_is_right() -> None:
+    assert findings_of(reference_variables(), reference_profile()) == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_that_come_with_the_collection_are_right(name: str) -> None:
+    profile = yaml.safe_load((COLLECTION / f"models/{name}.yml").read_text())
+    assert check_profile(name, profile) == []
+
+
+def test_one_node_needs_no_fabric() -> None:
+    variables = {"spark-0": {"cluster_model": "glm-4.7-fp8", "cluster_tensor_parallel": 1}}
+    assert findings_of(variables, reference_profile()) == []
+
+
+def test_numbers_may_come_as_text() -> None:
+    variables = reference_variables()
+    for own in variables.values():
+        own["cluster_api_port"] = "31000"
+    assert findings_of(variables, reference_profile()) == []
+
+
+def test_all_findings_come_at_once() -> None:
+    variables = reference_variables()
+    for own in variables.values():
+        own.update(cluster_api_port=1, cluster_flags={"context-lenght": 1}, cluster_api_host="all")
+    named = {finding.variable for finding in findings_of(variables, reference_profile())}
+    assert named == {"cluster_api_port", "cluster_flags.context-lenght", "cluster_api_host"}
