@@ -1,0 +1,27 @@
+# Copyright (c) 2026 the dgx_spark.sglang contributors
+# SPDX-License-Identifier: MIT
+"""The rows of the status table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def status_row(plan: Mapping[str, Any], rank: Mapping[str, Any], seen: Mapping[str, Any] | None) -> dict[str, str]:
+    """One row. plan, rank: as _plan.Plan.as_dict gives them. seen: what rank_info returned, None if it could not ask."""
+    row = {"node": str(rank["host"]), "rank": str(rank["rank"])}
+    if not seen:
+        return {**row, "state": "unreachable"}
+    if not seen["installed"]:
+        return {**row, "state": "not installed"}
+    phase = " ".join(filter(None, (seen["phase"], seen.get("phase_detail"))))
+    return {
+        **row,
+        "state": str(seen["active_state"]),
+        "phase": f"{phase}: {seen['failure']}" if seen.get("failure") else phase,
+        "since": str(seen["since"]),
+        "image": str(seen["container"].get("image") or plan["image"]),
+        "model": str(seen.get("model_class") or "-"),
+        "health": "ok" if seen["health"] == 200 else str(seen["health"] or seen.get("health_error") or "-"),
+    }
