@@ -20,18 +20,17 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return {findings} or fail with all of them."""
+        """Return nothing of note, or fail with all findings."""
         super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(argument_spec={"whole_group": {"type": "bool", "default": True}})
         assert task_vars is not None
         findings, plan = read_cluster(task_vars)
         if plan and arguments["whole_group"]:
             findings = _left_out([rank.host for rank in plan.ranks], task_vars)
-        result: dict[str, Any] = {"changed": False, "findings": [finding.as_dict() for finding in findings]}
-        if findings:
-            count = "1 error" if len(findings) == 1 else f"{len(findings)} errors"
-            result |= {"failed": True, "msg": report(findings, f"{count} in the inventory; nothing was changed.")}
-        return result
+        if not findings:
+            return {"changed": False}
+        count = "1 error" if len(findings) == 1 else f"{len(findings)} errors"
+        return {"failed": True, "msg": report(findings, f"{count} in the inventory; nothing was changed.")}
 
 
 def _left_out(ranks: list[str], task_vars: dict[str, Any]) -> list[Finding]:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,6 @@ class Finding:
     value: str
     problem: str
     mend: str
-
-    def as_dict(self) -> dict[str, str]:
-        """The finding as plain data, for module results."""
-        return asdict(self)
 
 
 def shown(value: object) -> str:

@@ -14,7 +14,7 @@ CUTOFF = 0.7
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The entry of known that is nearest to name, or None when nothing is near.
 
-    Case and the choice between "-" and "_" don't count: Mem_Fraction-Static finds mem-fraction-static.
+    Case and the choice between "-" and "_" don't count: Mem_Fraction finds mem-fraction.
     """
     by_plain_name = {_plain(candidate): candidate for candidate in known}
     found = get_close_matches(_plain(name), list(by_plain_name), n=1, cutoff=CUTOFF)

@@ -34,25 +34,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-findings:
-  description: What is wrong; empty if nothing is.
-  returned: always
-  type: list
-  elements: dict
-  contains:
-    where:
-      description: The host, group or file.
-      type: str
-    variable:
-      description: The variable, with its path inside of nested values.
-      type: str
-    value:
-      description: The value as it is shown.
-      type: str
-    problem:
-      description: What is wrong with it.
-      type: str
-    mend:
-      description: What to do.
-      type: str
+msg:
+  description: All findings, each with where it stands, the variable, its value, the problem and the mend.
+  returned: failure
+  type: str
 """

@@ -1,0 +1,70 @@
+# Copyright (c) 2026 the dgx_spark.sglang contributors
+# SPDX-License-Identifier: MIT
+"""Merging settings into Docker's daemon.json without losing what the user wrote there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class BadConfigError(Exception):
+    """The file can't be understood; the text says where and how to mend it."""
+
+
+def parse(text: str, path: str) -> dict[str, Any]:
+    """The settings in the file's text, none in an empty one; BadConfigError if not an object."""
+    if not text.strip():
+        return {}
+    try:
+        settings = json.loads(text)
+    except json.JSONDecodeError as trouble:
+        raise BadConfigError(
+            f"{path} is not valid JSON: {trouble.msg} at line {trouble.lineno}, column "
+            f"{trouble.colno}. It was left as it is. Mend: correct that place by hand."
+        ) from None
+    if not isinstance(settings, dict):
+        raise BadConfigError(
+            f"{path} holds a JSON {_kind(settings)} at line 1, column 1, not an object. It was "
+            'left as it is. Mend: make it an object, {"setting": value}.'
+        )
+    return settings
+
+
+def merge(present: Any, wanted: Any) -> Any:
+    """wanted laid over present: dicts merged key by key, lists united in order, the rest replaced.
+
+    Keys that wanted doesn't name stay, in their place; neither argument is changed.
+    """
+    if isinstance(present, dict) and isinstance(wanted, dict):
+        merged = dict(present)
+        for key, value in wanted.items():
+            merged[key] = merge(present[key], value) if key in present else value
+        return merged
+    if isinstance(present, list) and isinstance(wanted, list):
+        united = list(present)
+        for item in wanted:
+            if not any(_same(item, other) for other in united):
+                united.append(item)
+        return united
+    return wanted
+
+
+def rendered(settings: dict[str, Any]) -> str:
+    """The text of the file: four spaces as in Docker's own documentation, keys in their order."""
+    return json.dumps(settings, indent=4, ensure_ascii=False) + "\n"
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether both say the same to Docker; the order of keys doesn't count, that of lists does."""
+    return _same(one, other)
+
+
+def _same(one: Any, other: Any) -> bool:
+    # Python holds True equal to 1; JSON doesn't.
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _kind(value: object) -> str:
+    names = {list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")

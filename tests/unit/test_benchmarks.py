@@ -1,0 +1,90 @@
+"""The benchmarks' own arithmetic, and the question that ends the demo, against a small server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from benchmarks import bring_up, chat
+from benchmarks.runner import Run
+
+COMPLETION: dict[str, Any] = {
+    "choices": [{"message": {"content": "Hello."}}],
+    "usage": {"completion_tokens": 3},
+}
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Answers as an OpenAI-compatible server does, with the completion its server holds."""
+
+    def do_GET(self) -> None:
+        self.reply({"data": [{"id": "tiny"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert body["model"] == "tiny"
+        self.reply(self.server.completion)  # type: ignore[attr-defined]
+
+    def reply(self, content: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
+        Thread(target=server.serve_forever, args=(0.01,)).start()
+        yield server
+        server.shutdown()
+
+
+def url(server: ThreadingHTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def test_the_answer_is_shown(
+    endpoint: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint.completion = COMPLETION  # type: ignore[attr-defined]
+    assert chat.main([url(endpoint)]) == 0
+    shown = capsys.readouterr().out
+    assert "'Hello.'" in shown
+    assert "3 tokens" in shown
+
+
+@pytest.mark.parametrize(
+    "completion", [{}, {"choices": []}, COMPLETION | {"usage": {"completion_tokens": 0}}]
+)
+def test_no_answer_is_no_success(
+    endpoint: ThreadingHTTPServer, completion: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint.completion = completion  # type: ignore[attr-defined]
+    assert chat.main([url(endpoint)]) == 1
+    assert "No answer." in capsys.readouterr().err
+
+
+def test_a_run_counts_its_events() -> None:
+    run = Run()
+    run.count({"event": "playbook_on_task_start", "event_data": {"task": "t"}})
+    for host, seconds, changed in (("a", 1.0, True), ("b", 2.0, False)):
+        data = {"host": host, "task": "t", "duration": seconds, "res": {"changed": changed}}
+        run.count({"event": "runner_on_ok", "event_data": data})
+    row = bring_up.row_of(run)
+    assert (row["tasks"], row["results"], row["changed"]) == (1, 2, 1)
+    assert row["hosts"] == {"a": 1.0, "b": 2.0}
+    assert row["slowest"] == {"t": 2.0}
+
+
+def test_the_table_gives_the_ratio() -> None:
+    rows = {bring_up.AGAIN: {"seconds": 10.0}, bring_up.AGAIN_DEFAULTS: {"seconds": 25.0}}
+    text = bring_up.table({"date": "today", "machine": "this", "rows": rows})
+    assert "2.5 times" in text

@@ -1,0 +1,110 @@
+# Copyright (c) 2026 the dgx_spark.sglang contributors
+# SPDX-License-Identifier: MIT
+"""Merging into daemon.json: the user's keys stay, a second run changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _docker_daemon
+from ansible_collections.dgx_spark.sglang.tests.unit import adhoc
+
+MERGES: list[tuple[Any, Any, Any]] = [
+    ({}, {"a": 1}, {"a": 1}),
+    ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
+    ({"a": 1}, {"a": 2}, {"a": 2}),
+    ({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}}, {"a": {"x": 1, "y": 3}}),
+    ({"a": ["x", "y"]}, {"a": ["z", "x"]}, {"a": ["x", "y", "z"]}),
+    ({"a": [1]}, {"a": [True]}, {"a": [1, True]}),
+    ({"a": [{"k": 1}]}, {"a": [{"k": 1}]}, {"a": [{"k": 1}]}),
+    ({"a": "text"}, {"a": {"x": 1}}, {"a": {"x": 1}}),
+    ({"a": ["x"]}, {"a": None}, {"a": None}),
+]
+
+
+@pytest.mark.parametrize(("present", "wanted", "merged"), MERGES)
+def test_merge(present: Any, wanted: Any, merged: Any) -> None:
+    """The table above; a second merge adds nothing, and the arguments stay as they were."""
+    copies = json.dumps([present, wanted])
+    once = _docker_daemon.merge(present, wanted)
+    assert json.dumps(once) == json.dumps(merged)
+    assert _docker_daemon.merge(once, wanted) == once
+    assert json.dumps([present, wanted]) == copies
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": 1,}', ["line 1", "column"]),
+        ('{\n  "a": 1\n  "b": 2\n}', ["line 3, column 3"]),
+        ("[1]", ["array", "line 1, column 1"]),
+        ('"x"', ["string"]),
+        ("true", ["boolean"]),
+        ("7", ["number"]),
+        ("null", ["null"]),
+    ],
+)
+def test_bad_config(text: str, words: list[str]) -> None:
+    """A file that isn't a JSON object is refused with its place and the mend."""
+    with pytest.raises(_docker_daemon.BadConfigError) as caught:
+        _docker_daemon.parse(text, "/etc/docker/daemon.json")
+    for word in ["/etc/docker/daemon.json", "Mend:", *words]:
+        assert word in str(caught.value)
+
+
+def test_same_knows_true_from_one() -> None:
+    """JSON's true isn't 1, though Python says so; the order of keys is nothing."""
+    assert not _docker_daemon.same({"a": True}, {"a": 1})
+    assert _docker_daemon.same({"a": 1, "b": 2}, {"b": 2, "a": 1})
+
+
+def test_module_merges_backs_up_and_rests(tmp_path: Path) -> None:
+    """A real run: the change, the byte-exact backup, the mode, then nothing more to do."""
+    path = tmp_path / "daemon.json"
+    old = b'{ "log-level" : "warn",\r\n "dns": ["10.0.0.1"] }'
+    path.write_bytes(old)
+    path.chmod(0o600)
+    arguments = {"path": str(path), "settings": {"dns": ["10.0.0.2"], "features": {"cdi": True}}}
+
+    checked = adhoc.run(tmp_path, "docker_daemon_config", arguments, check=True)
+    assert checked.result["changed"]
+    assert path.read_bytes() == old
+    assert '+        "10.0.0.2"' in checked.shown
+
+    done = adhoc.run(tmp_path, "docker_daemon_config", arguments).result
+    assert done["changed"]
+    assert Path(done["backup_file"]).read_bytes() == old
+    assert json.loads(path.read_text()) == {
+        "log-level": "warn",
+        "dns": ["10.0.0.1", "10.0.0.2"],
+        "features": {"cdi": True},
+    }
+    assert path.stat().st_mode & 0o777 == 0o644
+
+    again = adhoc.run(tmp_path, "docker_daemon_config", arguments).result
+    assert not again["changed"]
+    assert "backup_file" not in again
+
+
+def test_module_makes_the_directory(tmp_path: Path) -> None:
+    """A machine without any Docker configuration."""
+    path = tmp_path / "etc" / "docker" / "daemon.json"
+    done = adhoc.run(tmp_path, "docker_daemon_config", {"path": str(path), "settings": {"a": 1}})
+    assert done.result["changed"]
+    assert "backup_file" not in done.result
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_module_leaves_a_bad_file_alone(tmp_path: Path) -> None:
+    """No traceback, no change."""
+    path = tmp_path / "daemon.json"
+    path.write_text("{oops")
+    done = adhoc.run(tmp_path, "docker_daemon_config", {"path": str(path), "settings": {"a": 1}})
+    assert done.result["failed"]
+    assert "line 1, column 2" in done.result["msg"]
+    assert path.read_text() == "{oops"
+    assert os.listdir(tmp_path).count("daemon.json") == 1

@@ -1,0 +1,42 @@
+"""The rows of the status table, for every state that a node can be in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._status import status_row
+
+PLAN = {"image": "x:1"}
+RANK = {"host": "spark-1", "rank": 1}
+SERVING: dict[str, Any] = {
+    "installed": True,
+    "active_state": "active",
+    "phase": "serving",
+    "phase_detail": "",
+    "failure": None,
+    "since": "2026-11-23T12:31:58Z",
+    "container": {"image": "x:1"},
+    "model_class": "Glm4MoeForCausalLM",
+    "health": 200,
+    "health_error": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (None, {"state": "unreachable"}),
+        ({"installed": False}, {"state": "not installed"}),
+        (SERVING, {"state": "active", "phase": "serving", "model": "Glm4MoeForCausalLM", "health": "ok"}),
+        ({**SERVING, "health": 503}, {"health": "503"}),
+        ({**SERVING, "health": None, "health_error": "refused"}, {"health": "refused"}),
+        ({**SERVING, "phase": "failed", "failure": "invalid choice"}, {"phase": "failed: invalid choice"}),
+        ({**SERVING, "container": {"image": None}, "model_class": None}, {"image": "x:1", "model": "-"}),
+    ],
+)
+def test_row(seen: dict[str, Any] | None, expected: dict[str, str]) -> None:
+    row = status_row(PLAN, RANK, seen)
+    assert (row["node"], row["rank"]) == ("spark-1", "1")
+    assert expected.items() <= row.items()
