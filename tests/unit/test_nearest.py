@@ -27,4 +27,5 @@ def test_nearest(typed: str, meant: str | None) -> None:
 def test_the_known_spelling_is_returned() -> None:
     """Not the one that was compared."""
     assert nearest("cluster-modle", ["cluster_model", "other"]) == "cluster_model"
+    assert nearest("a_b", ["a-b"]) == "a-b"
     assert nearest("x", []) is None
