@@ -132,9 +132,7 @@ def measurements(options: argparse.Namespace) -> dict[str, Callable[[], Row]]:
         wanted["second `./dev demo`"] = lambda: timed("./dev", "demo")
     wanted[AGAIN] = lambda: row_of(play(site, inventory))
     wanted[AGAIN_DEFAULTS] = lambda: row_of(play(site, inventory, ANSIBLE_DEFAULTS))
-    wanted["units started until all ranks are healthy"] = lambda: start_row(
-        inventory, options.start_limit
-    )
+    wanted["units started until all ranks are healthy"] = lambda: start_row(inventory, options.start_limit)
     return wanted
 
 

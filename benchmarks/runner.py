@@ -76,7 +76,11 @@ def play(
             project_dir=str(ROOT),
             playbook=str(playbook),
             inventory=str(inventory),
-            envvars={"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), **(environment or {})},
+            envvars={
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_NOCOLOR": "1",
+                **(environment or {}),
+            },
             extravars=dict(variables or {}),
             event_handler=run.count,
             quiet=True,
@@ -84,7 +88,5 @@ def play(
         run.seconds = time.monotonic() - start
         if done.rc != 0:
             lines = done.stdout.read().splitlines()
-            raise RunFailedError(
-                f"{playbook.name} ended with {done.rc}:\n" + "\n".join(lines[-30:])
-            )
+            raise RunFailedError(f"{playbook.name} ended with {done.rc}:\n" + "\n".join(lines[-30:]))
     return run

@@ -26,9 +26,7 @@ from lab.run import LabError, each, say
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python3 -m lab", description="Simulated Sparks on this machine."
-    )
+    parser = argparse.ArgumentParser(prog="python3 -m lab", description="Simulated Sparks on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     create = commands.add_parser("create", help="make the lab, or what is missing of it")
     destroy = commands.add_parser("destroy", help="remove the lab; the cache of slow things stays")

@@ -30,11 +30,7 @@ class Container:
 
     def arguments(self) -> list[str]:
         """Arguments of `podman run`."""
-        mounts = [
-            flag
-            for name, folder in self.volumes.items()
-            for flag in ("--volume", f"{name}:{folder}")
-        ]
+        mounts = [flag for name, folder in self.volumes.items() for flag in ("--volume", f"{name}:{folder}")]
         network = f"ns:{net.path(self.namespace)}"
         return [
             *("--name", self.name, "--hostname", self.name, "--network", network),

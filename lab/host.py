@@ -119,9 +119,7 @@ def require_root() -> None:
 def require(node_count: int) -> None:
     """Raise LabError naming all that is missing for `node_count` nodes, each with its mend."""
     require_root()
-    missing = sorted(
-        {package for program, package in _PROGRAMS.items() if not shutil.which(program)}
-    )
+    missing = sorted({package for program, package in _PROGRAMS.items() if not shutil.which(program)})
     problems = []
     if missing:
         problems.append(f"programs are missing: apt-get install {' '.join(missing)}")
@@ -133,11 +131,6 @@ def require(node_count: int) -> None:
         problems.append(f"{disk:.0f} GiB of disk are free, {_DISK_GIB} are needed")
     needed = _MEMORY_GIB_PER_NODE * node_count
     if (memory := _memory_gib()) < needed:
-        problems.append(
-            f"{node_count} nodes need {needed:.0f} GiB of memory, there are {memory:.0f}"
-        )
+        problems.append(f"{node_count} nodes need {needed:.0f} GiB of memory, there are {memory:.0f}")
     if problems:
-        raise LabError(
-            "this machine can't hold the lab:\n"
-            + "\n".join(f"  - {problem}" for problem in problems)
-        )
+        raise LabError("this machine can't hold the lab:\n" + "\n".join(f"  - {problem}" for problem in problems))

@@ -60,9 +60,7 @@ class ModelFile:
     def blob_id(self) -> str:
         """Git's object id of the content."""
         content = self.path.read_bytes()
-        return hashlib.sha1(
-            b"blob %d\0" % len(content) + content, usedforsecurity=False
-        ).hexdigest()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
     @property
     def etag(self) -> str:
@@ -88,10 +86,7 @@ class Model:
     def __init__(self, identifier: str, folder: Path) -> None:
         self.identifier = identifier
         found = sorted(path for path in folder.rglob("*") if path.is_file())
-        self.files = {
-            str(path.relative_to(folder)): ModelFile(path, str(path.relative_to(folder)))
-            for path in found
-        }
+        self.files = {str(path.relative_to(folder)): ModelFile(path, str(path.relative_to(folder))) for path in found}
         listing = "\n".join(f"{file.blob_id} {name}" for name, file in self.files.items())
         self.commit = hashlib.sha1(listing.encode(), usedforsecurity=False).hexdigest()
 
@@ -174,16 +169,12 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, *, with_body: bool) -> None:
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         try:
-            if match := re.fullmatch(
-                r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?/?", path
-            ):
+            if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?/?", path):
                 self._describe(*match.groups(), with_body=with_body)
             elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 self._resolve(*match.groups(), with_body=with_body)
             else:
-                raise RefusalError(
-                    HTTPStatus.NOT_FOUND, "EntryNotFound", f"there is nothing at {path}"
-                )
+                raise RefusalError(HTTPStatus.NOT_FOUND, "EntryNotFound", f"there is nothing at {path}")
         except RefusalError as refusal:
             headers = {"X-Error-Code": refusal.code, "X-Error-Message": str(refusal)}
             self._send_json({"error": str(refusal)}, refusal.status, headers, with_body=with_body)
@@ -193,14 +184,10 @@ class Handler(BaseHTTPRequestHandler):
         if model is None:
             raise RefusalError(HTTPStatus.NOT_FOUND, "RepoNotFound", f"no model {identifier}")
         if revision is not None and not model.knows(revision):
-            raise RefusalError(
-                HTTPStatus.NOT_FOUND, "RevisionNotFound", f"no revision {revision} of {identifier}"
-            )
+            raise RefusalError(HTTPStatus.NOT_FOUND, "RevisionNotFound", f"no revision {revision} of {identifier}")
         return model
 
-    def _describe(
-        self, identifier: str, what: str | None, revision: str | None, *, with_body: bool
-    ) -> None:
+    def _describe(self, identifier: str, what: str | None, revision: str | None, *, with_body: bool) -> None:
         model = self._model(identifier, revision)
         found = [file.entry() for file in model.files.values()] if what == "tree" else model.info()
         self._send_json(found, HTTPStatus.OK, {"X-Repo-Commit": model.commit}, with_body=with_body)
@@ -210,9 +197,7 @@ class Handler(BaseHTTPRequestHandler):
         commit = {"X-Repo-Commit": model.commit}
         file = model.files.get(name)
         if file is None:
-            raise RefusalError(
-                HTTPStatus.NOT_FOUND, "EntryNotFound", f"no file {name} in {identifier}"
-            )
+            raise RefusalError(HTTPStatus.NOT_FOUND, "EntryNotFound", f"no file {name} in {identifier}")
         headers = {**commit, "ETag": f'"{file.etag}"', "Accept-Ranges": "bytes"}
         if file.is_lfs:
             headers |= {"X-Linked-Etag": f'"{file.etag}"', "X-Linked-Size": str(file.size)}
@@ -237,13 +222,9 @@ class Handler(BaseHTTPRequestHandler):
                 else:
                     self.wfile.write(content.read(length))
 
-    def _send_json(
-        self, value: Any, status: HTTPStatus, headers: dict[str, str], *, with_body: bool
-    ) -> None:
+    def _send_json(self, value: Any, status: HTTPStatus, headers: dict[str, str], *, with_body: bool) -> None:
         body = json.dumps(value).encode()
-        self._send_headers(
-            status, {**headers, "Content-Type": "application/json; charset=utf-8"}, len(body)
-        )
+        self._send_headers(status, {**headers, "Content-Type": "application/json; charset=utf-8"}, len(body))
         if with_body:
             self.wfile.write(body)
 

@@ -88,9 +88,7 @@ def pack(sources: dict[str, Path], target: Path, *, owned_by_root: bool = False)
 
     with target.open("wb") as sink:
         compressor = _Compressor(sink)
-        with tarfile.open(
-            fileobj=compressor, mode="w|", bufsize=1 << 20, format=tarfile.PAX_FORMAT
-        ) as archive:
+        with tarfile.open(fileobj=compressor, mode="w|", bufsize=1 << 20, format=tarfile.PAX_FORMAT) as archive:
             for name in sorted(sources):
                 archive.add(sources[name], arcname=name, filter=member)
         return compressor.finish()

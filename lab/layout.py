@@ -7,7 +7,8 @@ from dataclasses import dataclass
 # 198.18.0.0/15 is reserved for benchmarks (RFC 2544), so it collides with no real network.
 LAN_SUBNET = "198.18.0"
 CONTROLLER_ADDRESS = f"{LAN_SUBNET}.1"
-SERVICES_ADDRESS = f"{LAN_SUBNET}.2"
+SERVICES_HOST_NUMBER = 2
+SERVICES_ADDRESS = f"{LAN_SUBNET}.{SERVICES_HOST_NUMBER}"
 FIRST_HOST_NUMBER = 11
 PREFIX_LENGTH = 24
 LAN_MTU = 1500
@@ -31,6 +32,15 @@ LABEL = "dgx-spark.lab"
 SPEC_LABEL = "dgx-spark.lab.spec"
 
 
+def mac(address: str) -> str:
+    """The hardware address that goes with an IPv4 address: fixed for life, as that of a real card.
+
+    A new one would leave the peers talking to the old one until their ARP entries expire. The 02
+    marks it as locally administered.
+    """
+    return "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
+
+
 @dataclass(frozen=True)
 class Network:
     """One network: its bridge in the lab's namespace and how a node is joined to it."""
@@ -39,6 +49,11 @@ class Network:
     interface: str
     subnet: str
     mtu: int
+
+    @property
+    def bridge_mac(self) -> str:
+        """Hardware address of the bridge. Left alone, it would change with every port."""
+        return mac(f"{self.subnet}.{SERVICES_HOST_NUMBER}")
 
 
 LAN = Network("lan", "enP7s7", LAN_SUBNET, LAN_MTU)
@@ -68,6 +83,10 @@ class Node:
     def address(self, network: Network) -> str:
         """IPv4 address of the node on a network, without prefix length."""
         return f"{network.subnet}.{FIRST_HOST_NUMBER + self.number}"
+
+    def mac(self, network: Network) -> str:
+        """Hardware address of the node on a network."""
+        return mac(self.address(network))
 
     def port(self, network: Network) -> str:
         """Name of the bridge's end of the node's cable (at most 15 characters)."""

@@ -121,8 +121,7 @@ def tokenizer() -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            _added(len(names) + place, mark, special=special)
-            for place, (mark, special) in enumerate(added)
+            _added(len(names) + place, mark, special=special) for place, (mark, special) in enumerate(added)
         ],
         "normalizer": None,
         "pre_tokenizer": byte_level,
@@ -246,13 +245,9 @@ def write(folder: Path) -> None:
         "tokenizer.json": tokenizer(),
     }
     for name, document in documents.items():
-        (folder / name).write_text(
-            json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        (folder / name).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    (folder / "README.md").write_text(
-        f"# {MODEL_ID}\n\nA tiny random GLM-4 MoE, made by the lab for its own tests.\n"
-    )
+    (folder / "README.md").write_text(f"# {MODEL_ID}\n\nA tiny random GLM-4 MoE, made by the lab for its own tests.\n")
     (folder / "model.safetensors").write_bytes(weights(settings))
 
 

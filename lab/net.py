@@ -22,6 +22,7 @@ from lab.layout import (
     SERVICES_ADDRESS,
     Network,
     Node,
+    mac,
 )
 from lab.run import attempt, run
 
@@ -43,9 +44,7 @@ def namespaces() -> list[str]:
     if not _NETNS.is_dir():
         return []
     return sorted(
-        entry.name
-        for entry in _NETNS.iterdir()
-        if entry.name == NAMESPACE or entry.name.startswith(f"{NAMESPACE}-")
+        entry.name for entry in _NETNS.iterdir() if entry.name == NAMESPACE or entry.name.startswith(f"{NAMESPACE}-")
     )
 
 
@@ -78,8 +77,7 @@ def _is_up(links: dict[str, dict[str, Any]], name: str, address: str | None, mtu
 def _make_namespace(name: str) -> None:
     run(["ip", "netns", "add", name])
     assignments = "; ".join(
-        f"echo {value} > /proc/sys/net/{key}"
-        for key, value in (line.split("=") for line in _SYSCTLS)
+        f"echo {value} > /proc/sys/net/{key}" for key, value in (line.split("=") for line in _SYSCTLS)
     )
     run(["ip", "netns", "exec", name, "sh", "-c", assignments])
     _ip(name, "link set lo up")
@@ -138,7 +136,7 @@ def ensure_lab() -> None:
     commands = []
     for network in NETWORKS:
         commands += [
-            f"link add {network.bridge} type bridge forward_delay 0",
+            f"link add {network.bridge} address {network.bridge_mac} type bridge forward_delay 0",
             f"link set {network.bridge} mtu {network.mtu} up",
         ]
     commands += [
@@ -147,7 +145,7 @@ def ensure_lab() -> None:
     _ip(NAMESPACE, *commands)
     _ip(
         None,
-        f"link add {CONTROLLER_LINK} type veth peer name {_CONTROLLER_PORT} netns {NAMESPACE}",
+        f"link add {CONTROLLER_LINK} address {mac(CONTROLLER_ADDRESS)} type veth peer name {_CONTROLLER_PORT} netns {NAMESPACE}",
         f"addr add {CONTROLLER_ADDRESS}/{PREFIX_LENGTH} dev {CONTROLLER_LINK}",
         f"link set {CONTROLLER_LINK} up",
     )
@@ -182,7 +180,8 @@ def make(node: Node) -> None:
 def _plug(node: Node, network: Network) -> list[str]:
     return [
         f"link add {node.port(network)} mtu {network.mtu} type veth"
-        f" peer name {network.interface} mtu {network.mtu} netns {node.namespace}",
+        f" peer name {network.interface} mtu {network.mtu}"
+        f" address {node.mac(network)} netns {node.namespace}",
         f"link set {node.port(network)} master {network.bridge} up",
     ]
 

@@ -89,12 +89,7 @@ def check_rails(wanted: list[Node]) -> None:
     """Raise LabError unless full-size packets pass between all nodes, unbroken, over both rails."""
 
     def check(node: Node) -> list[str]:
-        targets = [
-            (rail.interface, peer.address(rail))
-            for rail in RAILS
-            for peer in wanted
-            if peer != node
-        ]
+        targets = [(rail.interface, peer.address(rail)) for rail in RAILS for peer in wanted if peer != node]
         script = "".join(
             f"ping -q -c1 -W2 -M do -s {RAIL_PING_BYTES} -I {interface} {address} >/dev/null"
             f" || echo {node.name} {interface} {address}\n"
@@ -110,9 +105,7 @@ def remove_except(kept: list[Node]) -> None:
     """Remove all nodes but some: containers, volumes, namespaces."""
     names = {node.name for node in kept}
     found = containers.listed().items()
-    containers.remove(
-        [name for name, made in found if made["Labels"][LABEL] == KIND and name not in names]
-    )
+    containers.remove([name for name, made in found if made["Labels"][LABEL] == KIND and name not in names])
     spaces = {NAMESPACE, *(node.namespace for node in kept)}
     for namespace in net.namespaces():
         if namespace not in spaces:

@@ -21,19 +21,14 @@ _HEADINGS = (
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as text in columns, two blanks apart."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
 def _row(node: Node, state: str) -> tuple[str, ...]:
     system = "-"
     if state == "running":
-        answer = attempt(
-            ["podman", "exec", node.name, "systemctl", "is-system-running"], timeout=10
-        )
+        answer = attempt(["podman", "exec", node.name, "systemctl", "is-system-running"], timeout=10)
         system = answer.stdout.strip() or "no answer"
     addresses = (node.address(network) for network in (LAN, *RAILS))
     return (node.name, state, system, *addresses, "up" if net.is_whole(node) else "missing")
@@ -52,8 +47,5 @@ def render() -> tuple[str, bool]:
     }
     lines = [table([_HEADINGS, *rows]), ""]
     lines += [f"{name}: {'answers' if answers else 'no answer'}" for name, answers in works.items()]
-    healthy = all(
-        row[1:3] in (("running", "running"), ("running", "degraded")) and row[-1] == "up"
-        for row in rows
-    )
+    healthy = all(row[1:3] in (("running", "running"), ("running", "degraded")) and row[-1] == "up" for row in rows)
     return "\n".join(lines), healthy and all(works.values())

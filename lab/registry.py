@@ -17,6 +17,8 @@ MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 _LAYER_TYPE = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 _TIMEOUT = 120
+# Status, headers and body.
+Answer = tuple[int, Mapping[str, str], bytes]
 
 
 class Repository:
@@ -32,7 +34,7 @@ class Repository:
         path: str,
         body: bytes | BinaryIO | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    ) -> Answer:
         connection = http.client.HTTPConnection(self._registry, timeout=_TIMEOUT)
         try:
             connection.request(method, path, body=body, headers=dict(headers or {}))
@@ -43,9 +45,7 @@ class Repository:
         finally:
             connection.close()
 
-    def _must(
-        self, expected: int, what: str, answer: tuple[int, Mapping[str, str], bytes]
-    ) -> Mapping[str, str]:
+    def _must(self, expected: int, what: str, answer: Answer) -> Mapping[str, str]:
         status, headers, body = answer
         if status != expected:
             raise LabError(f"the registry refused {what}: {status} {body[:300]!r}")
@@ -57,9 +57,7 @@ class Repository:
 
     def manifest(self, tag: str) -> dict[str, Any] | None:
         """The manifest under a tag, or None."""
-        status, _, body = self._ask(
-            "GET", f"/v2/{self._name}/manifests/{tag}", headers={"Accept": MANIFEST_TYPE}
-        )
+        status, _, body = self._ask("GET", f"/v2/{self._name}/manifests/{tag}", headers={"Accept": MANIFEST_TYPE})
         found: dict[str, Any] | None = json.loads(body) if status == 200 else None
         return found
 
@@ -67,15 +65,11 @@ class Repository:
         """Upload a blob of `size` bytes in one piece, unless it is there."""
         if self.has_blob(digest):
             return
-        headers = self._must(
-            202, "an upload", self._ask("POST", f"/v2/{self._name}/blobs/uploads/")
-        )
+        headers = self._must(202, "an upload", self._ask("POST", f"/v2/{self._name}/blobs/uploads/"))
         place = urllib.parse.urlsplit(headers["Location"])
         query = f"{place.query}&digest={urllib.parse.quote(digest)}".lstrip("&")
         sending = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        self._must(
-            201, f"the blob {digest}", self._ask("PUT", f"{place.path}?{query}", body, sending)
-        )
+        self._must(201, f"the blob {digest}", self._ask("PUT", f"{place.path}?{query}", body, sending))
 
     def put_file(self, layer: Layer, file: Path) -> None:
         """Upload a layer from a file."""
@@ -83,9 +77,10 @@ class Repository:
             self.put_blob(layer.digest, layer.size, body)
 
     def put_image(self, tag: str, layers: list[Layer], config: Mapping[str, Any]) -> bool:
-        """Publish an image of layers that are there already. Returns False when it is the published one.
+        """Publish an image of layers that are there already.
 
-        `config` is the image's configuration, without its rootfs.
+        Returns False when that very image is published already. `config` is the image's
+        configuration, without its rootfs.
         """
         whole = {
             **config,
@@ -98,10 +93,7 @@ class Repository:
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "config": {"mediaType": _CONFIG_TYPE, "size": len(blob), "digest": digest},
-            "layers": [
-                {"mediaType": _LAYER_TYPE, "size": layer.size, "digest": layer.digest}
-                for layer in layers
-            ],
+            "layers": [{"mediaType": _LAYER_TYPE, "size": layer.size, "digest": layer.digest} for layer in layers],
         }
         if self.manifest(tag) == manifest:
             return False

@@ -91,9 +91,7 @@ def unmount(image: str) -> None:
 
 def images() -> list[str]:
     """Names of all images of the lab, of older inputs too."""
-    listed = run(
-        ["podman", "images", "--filter", f"label={LABEL}", "--format", "{{.Repository}}:{{.Tag}}"]
-    )
+    listed = run(["podman", "images", "--filter", f"label={LABEL}", "--format", "{{.Repository}}:{{.Tag}}"])
     return listed.split()
 
 
@@ -121,11 +119,7 @@ def ensure(rootfs: RootFs) -> str:
     say(f"building the {rootfs.title} image ...")
     archive = state.scratch() / f"{rootfs.title}.tar"
     bootstrap(rootfs, archive)
-    changes = [
-        flag
-        for line in (*rootfs.config, f"LABEL {LABEL}={rootfs.title}")
-        for flag in ("--change", line)
-    ]
+    changes = [flag for line in (*rootfs.config, f"LABEL {LABEL}={rootfs.title}") for flag in ("--change", line)]
     run(["podman", "import", "--quiet", *changes, str(archive), rootfs.image])
     archive.unlink()
     return rootfs.image

@@ -48,9 +48,7 @@ def attempt(
             timeout=timeout,
         )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(
-            [*command], 124, "", f"no answer within {timeout:.0f} seconds"
-        )
+        return subprocess.CompletedProcess([*command], 124, "", f"no answer within {timeout:.0f} seconds")
 
 
 def run(command: Sequence[str], *, text: str | None = None, timeout: float | None = None) -> str:
@@ -61,9 +59,7 @@ def run(command: Sequence[str], *, text: str | None = None, timeout: float | Non
     result = attempt(command, text=text, timeout=timeout)
     if result.returncode != 0:
         last_words = "\n  ".join(result.stderr.strip().splitlines()[-8:])
-        raise LabError(
-            f"`{' '.join(command)}` failed with code {result.returncode}:\n  {last_words}"
-        )
+        raise LabError(f"`{' '.join(command)}` failed with code {result.returncode}:\n  {last_words}")
     return result.stdout
 
 
@@ -96,9 +92,7 @@ def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         return [future.result() for future in [pool.submit(work, item) for item in chosen]]
 
 
-def wait_for(
-    what: str, ready: Callable[[], Result | None], *, seconds: float, pause: float = 0.1
-) -> Result:
+def wait_for(what: str, ready: Callable[[], Result | None], *, seconds: float, pause: float = 0.1) -> Result:
     """Poll until `ready` returns something that isn't None. Raises LabError after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

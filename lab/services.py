@@ -68,7 +68,7 @@ def ensure_registry(base_image: str) -> None:
 
 
 def collect_garbage() -> None:
-    """Let the registry forget the layers of images that were replaced. Nothing may be pushed meanwhile."""
+    """Let the registry forget the layers of replaced images. Nothing may be pushed meanwhile."""
     run(
         [
             *("podman", "exec", "--env", f"REGISTRY_HTTP_ADDR={REGISTRY}", _REGISTRY_CONTAINER),
@@ -97,6 +97,4 @@ def ensure_hub(base_image: str, model: Path) -> None:
             inputs=(program.read_text(),),
         )
     )
-    wait_for(
-        "an answer of the model hub", lambda: answers(f"{HUB}/api/models/{MODEL_ID}"), seconds=15
-    )
+    wait_for("an answer of the model hub", lambda: answers(f"{HUB}/api/models/{MODEL_ID}"), seconds=15)

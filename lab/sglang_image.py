@@ -126,9 +126,7 @@ def _compile(target: Path, base_image: str) -> None:
     place is compiled anew.
     """
     layers.freeze_times(target)
-    environment = [
-        flag for name, value in ENVIRONMENT.items() for flag in ("--env", f"{name}={value}")
-    ]
+    environment = [flag for name, value in ENVIRONMENT.items() for flag in ("--env", f"{name}={value}")]
     mounts = [f"--volume={target}:/{_PACKAGES}", f"--volume={_FOLDER}:/{_SHIM}:ro"]
     command = [
         "podman",
@@ -191,9 +189,7 @@ class _Store:
         self._folder = state.cache() / "layers"
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def ensure(
-        self, key: str, count: int, make: Callable[[list[Path]], list[Layer]]
-    ) -> list[Layer]:
+    def ensure(self, key: str, count: int, make: Callable[[list[Path]], list[Layer]]) -> list[Layer]:
         record = self._folder / f"{key}.json"
         if record.exists():
             known = [Layer(**entry) for entry in json.loads(record.read_text())]
@@ -227,9 +223,7 @@ def ensure(base_image: str) -> None:
     """Put the image into the registry, making only those layers that it lacks."""
     repository = Repository(REGISTRY, IMAGE_NAME)
     store = _Store(repository)
-    base = store.ensure(
-        state.key("base", base_image), 1, lambda archives: [_base_layer(base_image, archives[0])]
-    )
+    base = store.ensure(state.key("base", base_image), 1, lambda archives: [_base_layer(base_image, archives[0])])
     recipe = (_PROBE, *_UNUSED, str(sorted(ENVIRONMENT.items())))
     packages = store.ensure(
         state.key("packages", base_image, *recipe, _REQUIREMENTS, _FOLDER / "sitecustomize.py"),
@@ -239,9 +233,7 @@ def ensure(base_image: str) -> None:
     shim = store.ensure(
         state.key("shim", _FOLDER / "sitecustomize.py"),
         1,
-        lambda archives: [
-            _pack_packages({f"{_SHIM}/sitecustomize.py": _FOLDER / "sitecustomize.py"}, archives[0])
-        ],
+        lambda archives: [_pack_packages({f"{_SHIM}/sitecustomize.py": _FOLDER / "sitecustomize.py"}, archives[0])],
     )
     wanted = [*base, *packages, *shim]
     if repository.put_image(IMAGE_TAG, wanted, _configuration()):

@@ -86,9 +86,7 @@ def locked() -> Iterator[None]:
         _LOCK.parent.mkdir(parents=True, exist_ok=True)
         handle = _LOCK.open("w")
     except OSError as error:
-        raise LabError(
-            f"cannot open the lock {_LOCK}: {error.strerror}; run this as root"
-        ) from error
+        raise LabError(f"cannot open the lock {_LOCK}: {error.strerror}; run this as root") from error
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

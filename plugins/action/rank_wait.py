@@ -32,9 +32,7 @@ class ActionModule(ActionBase):  # type: ignore[misc, unused-ignore]
     _supports_check_mode = True
     _supports_async = False
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Poll until healthy, hopeless or out of time."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
@@ -43,15 +41,11 @@ class ActionModule(ActionBase):  # type: ignore[misc, unused-ignore]
             if options[name] <= 0:
                 return {"failed": True, "msg": f"{name} is {options[name]}; it must be above 0."}
         host = str(task_vars.get("inventory_hostname", self._task.delegate_to))
-        wait = _wait.Wait(
-            host, options["unit"], options["rank"], options["timeout"], options["max_restarts"]
-        )
+        wait = _wait.Wait(host, options["unit"], options["rank"], options["timeout"], options["max_restarts"])
         arguments = {name: options[name] for name in INFO_OPTIONS}
         start = time.monotonic()
         while True:
-            info = self._execute_module(
-                module_name=INFO, module_args=arguments, task_vars=task_vars
-            )
+            info = self._execute_module(module_name=INFO, module_args=arguments, task_vars=task_vars)
             if info.get("failed"):
                 return dict(info)
             seconds = time.monotonic() - start

@@ -31,9 +31,7 @@ class ActionModule(ActionBase):  # type: ignore[misc, unused-ignore]
     _supports_check_mode = True
     _supports_async = False
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Render, show, return the text."""
         super().run(tmp, task_vars)
         _, options = self.validate_argument_spec(argument_spec=ARGUMENTS)

@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, report, shown
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import GROUP
 from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import read_cluster

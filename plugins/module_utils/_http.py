@@ -31,9 +31,7 @@ class Answer:
     error: str | None
 
 
-def ask(
-    url: str, timeout: float, payload: object | None = None, api_key: str | None = None
-) -> Answer:
+def ask(url: str, timeout: float, payload: object | None = None, api_key: str | None = None) -> Answer:
     """GET url, or POST payload as JSON. timeout: seconds for the whole exchange."""
     headers = {"Accept": "*/*"}
     data = None

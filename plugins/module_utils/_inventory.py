@@ -219,7 +219,9 @@ def _check_ranks(hosts: Sequence[Host]) -> list[Finding]:
             findings.append(Finding(name, "cluster_rank", shown(None), "Other hosts have a rank, this one not.", mend))
         elif not 0 <= int(rank) <= last:
             mend = f"Use each number from 0 to {last} once."
-            findings.append(Finding(name, "cluster_rank", shown(rank), f"{len(hosts)} ranks go from 0 to {last}.", mend))
+            findings.append(
+                Finding(name, "cluster_rank", shown(rank), f"{len(hosts)} ranks go from 0 to {last}.", mend)
+            )
     ranked = [host for host in hosts if given[host.name] is not None]
     return findings + _check_unique(ranked, "cluster_rank", lambda host: [str(given[host.name])])
 
@@ -284,7 +286,7 @@ def _check_addresses(
     own = [host for host in hosts if host.variables.get("cluster_fabric_addresses")]
     if len(own) < len(hosts):
         for index, network in enumerate(networks):
-            if not (1 <= first and last <= network.num_addresses - 2):
+            if not (first >= 1 and last <= network.num_addresses - 2):
                 problem = f"Host numbers {first} to {last} do not fit into cluster_rails[{index}].subnet {network}."
                 mend = f"Start between 1 and {max(1, network.num_addresses - 1 - len(hosts))}, or widen the subnet."
                 return [Finding(where, "cluster_first_host_number", shown(first), problem, mend)]

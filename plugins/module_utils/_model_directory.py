@@ -57,9 +57,7 @@ def scan(root: str, digest_bytes: int) -> Contents:
     for folder, folders, names in os.walk(root, onerror=trouble):
         below = os.path.relpath(folder, root)
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-        folders[:] = [
-            name for name in folders if name not in EXCLUDED_DIRECTORIES and name not in links
-        ]
+        folders[:] = [name for name in folders if name not in EXCLUDED_DIRECTORIES and name not in links]
         problems += [f"{_join(below, name)}: a link to a folder, not read" for name in links]
         for name in names:
             path = _join(below, name)

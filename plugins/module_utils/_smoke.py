@@ -72,9 +72,7 @@ def parse_stream(body: str) -> Stream:
     """Read a chat completion stream; it stops at the first event that isn't what it should be."""
     stream = Stream()
     for event in re.split(r"\r?\n\r?\n", body):
-        data = "\n".join(
-            line[5:].lstrip(" ") for line in event.splitlines() if line.startswith("data:")
-        )
+        data = "\n".join(line[5:].lstrip(" ") for line in event.splitlines() if line.startswith("data:"))
         if not data:
             continue
         if stream.done:

@@ -89,9 +89,7 @@ def check_mapping(where: str, variable: str, options: Mapping[str, Spec], value:
         path = f"{variable}.{name}" if variable else name
         if value.get(name) is None:
             if spec.get("required"):
-                findings.append(
-                    Finding(where, path, shown(None), "Is required.", f"Add `{name}`.{example(spec)}")
-                )
+                findings.append(Finding(where, path, shown(None), "Is required.", f"Add `{name}`.{example(spec)}"))
         else:
             findings += check_value(where, path, spec, value[name])
     return findings

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def status_row(plan: Mapping[str, Any], rank: Mapping[str, Any], seen: Mapping[str, Any] | None) -> dict[str, str]:
-    """One row. plan, rank: as _plan.Plan.as_dict gives them. seen: what rank_info returned, None if it could not ask."""
+    """One row. plan, rank: as _plan.Plan.as_dict gives them. seen: what rank_info returned, None if unreachable."""
     row = {"node": str(rank["host"]), "rank": str(rank["rank"])}
     if not seen:
         return {**row, "state": "unreachable"}

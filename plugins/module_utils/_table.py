@@ -82,9 +82,7 @@ def normal_columns(columns: Sequence[object]) -> list[tuple[str, str]]:
         elif isinstance(column, Mapping) and isinstance(column.get("key"), str):
             normal.append((column["key"], str(column.get("title", column["key"]))))
         else:
-            raise ValueError(
-                f"column {number} is {column!r}; give a string, or a dict with key and title"
-            )
+            raise ValueError(f"column {number} is {column!r}; give a string, or a dict with key and title")
     return normal
 
 
@@ -135,9 +133,7 @@ def render(
 def _all_numbers(values: Sequence[object]) -> bool:
     """Whether every value that is there is a number, and there is one."""
     there = [value for value in values if value is not None]
-    return bool(there) and all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) for value in there
-    )
+    return bool(there) and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in there)
 
 
 def _lines(
@@ -149,10 +145,7 @@ def _lines(
     paint: Paint | None,
 ) -> list[str]:
     """One row as one or more lines; colour goes around the text, so it doesn't count as width."""
-    parts = [
-        wrap(text, wide) if long_cells == "wrap" else [fit(text, wide)]
-        for text, wide in zip(texts, widths)
-    ]
+    parts = [wrap(text, wide) if long_cells == "wrap" else [fit(text, wide)] for text, wide in zip(texts, widths)]
     lines = []
     for number in range(max(len(part) for part in parts)):
         shown = []

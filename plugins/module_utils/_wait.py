@@ -94,10 +94,7 @@ class Wait:
         if told["last_lines"]:
             parts.append("Last lines:")
             parts.extend(f"  {line}" for line in told["last_lines"])
-        parts.append(
-            f"Mend: read `journalctl -u {self.unit}` on {self.host}, mend what it names, "
-            "start again."
-        )
+        parts.append(f"Mend: read `journalctl -u {self.unit}` on {self.host}, mend what it names, start again.")
         return "\n".join(parts)
 
 

@@ -59,7 +59,7 @@ plan:
       description: Directories on a node (model, cache, spread).
       type: dict
     ranks:
-      description: One entry a rank, in rank order (host, rank, addresses, interfaces, hcas, env, server_args, health_url).
+      description: One entry a rank (host, rank, addresses, interfaces, hcas, env, server_args, health_url).
       type: list
       elements: dict
 rank:

@@ -250,9 +250,7 @@ def inspect_container(module: AnsibleModule, name: str) -> dict[str, object]:
     return _rank.no_container(None if absent else err.strip() or f"docker inspect ended {code}")
 
 
-def read_log(
-    module: AnsibleModule, unit: str, invocation: str, count: int
-) -> tuple[list[str], list[str], str | None]:
+def read_log(module: AnsibleModule, unit: str, invocation: str, count: int) -> tuple[list[str], list[str], str | None]:
     """Lines of the current start, lines of the start before it, and why there are none.
 
     Where the end of the log doesn't hold them whole, the beginning of the current start is read
@@ -320,9 +318,7 @@ def main() -> None:
     try:
         shown = show_unit(module, params["unit"])
         invocation = shown.get("InvocationID") or "none"
-        current, previous, log_problem = read_log(
-            module, params["unit"], invocation, params["log_lines"]
-        )
+        current, previous, log_problem = read_log(module, params["unit"], invocation, params["log_lines"])
     except FileNotFoundError as trouble:
         module.fail_json(msg=f"{trouble.filename} is not installed. Mend: use a node with systemd.")
     unit = _rank.unit_facts(shown)
@@ -349,9 +345,7 @@ def main() -> None:
         tp_group=_rank.tp_group(current),
         last_lines=_rank.last_lines(current),
         failure=_rank.failure(current) if _rank.has_failed(unit) else None,
-        previous={"failure": _rank.failure(previous), "last_lines": _rank.last_lines(previous)}
-        if previous
-        else None,
+        previous={"failure": _rank.failure(previous), "last_lines": _rank.last_lines(previous)} if previous else None,
         log_problem=log_problem,
     )
 

@@ -80,6 +80,10 @@ ok:
   description: Whether all checks passed.
   returned: always
   type: bool
+problems:
+  description: The failed checks with their mends, as one text; empty if all passed.
+  returned: success
+  type: str
 checks:
   description: The outcome of every check.
   returned: always
@@ -151,10 +155,10 @@ def main() -> None:
     )
     results = _smoke.run_checks(target, params["checks"])
     ok = all(result["ok"] for result in results)
+    problems = "" if ok else _smoke.report(params["url"], results)
     if not ok and params["fail"]:
-        text = _smoke.report(params["url"], results)
-        module.fail_json(msg=text, changed=False, ok=ok, checks=results)
-    module.exit_json(changed=False, ok=ok, checks=results)
+        module.fail_json(msg=problems, changed=False, ok=ok, checks=results)
+    module.exit_json(changed=False, ok=ok, problems=problems, checks=results)
 
 
 if __name__ == "__main__":

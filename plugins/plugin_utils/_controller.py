@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 from ansible.errors import AnsibleError
-
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import (
     GROUP,

@@ -66,9 +66,7 @@ def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the tarball without a network; returns the collections path."""
     folder = tmp_path_factory.mktemp("collections")
-    done = run(
-        "ansible-galaxy", "collection", "install", "--offline", "-p", folder, tarball, cwd=folder
-    )
+    done = run("ansible-galaxy", "collection", "install", "--offline", "-p", folder, tarball, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -82,9 +80,7 @@ def test_tarball_holds_the_product_and_nothing_else(tarball: Path) -> None:
     assert not parts & UNWANTED
     assert not [part for part in parts if part.startswith(".")]
     committed = {path.name for path in (ROOT / "roles").iterdir() if (path / "tasks").is_dir()}
-    assert {
-        PurePosixPath(name).parts[1] for name in names if name.startswith("roles/")
-    } >= committed
+    assert {PurePosixPath(name).parts[1] for name in names if name.startswith("roles/")} >= committed
 
 
 def test_site_is_found_by_its_full_name(installed: Path) -> None:

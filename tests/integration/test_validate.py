@@ -39,7 +39,13 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], list[str], list[str]]] = 
     ("no hosts", {}, {}, [], ["group sparks = (no hosts)", "Mend: List the Sparks"]),
     ("one too few", {f"s{n}": None for n in range(3)}, {}, [], ["tensor_parallel = 4", "has 3 (s0, s1, s2)"]),
     ("model", four(), {"cluster_model": "glm-4.7"}, [], ["cluster_model = 'glm-4.7'", "`glm-4.7-fp8`"]),
-    ("template", four(), {"cluster_env": {"A": "{{ no_such_thing }}"}}, [], ["cluster_env = (template)", "no_such_thing"]),
+    (
+        "template",
+        four(),
+        {"cluster_env": {"A": "{{ no_such_thing }}"}},
+        [],
+        ["cluster_env = (template)", "no_such_thing"],
+    ),
     ("type", four(), {"cluster_rails": "both"}, [], ["cluster_rails = 'both'", "Is not a list"]),
     ("misspelt", four(), {"cluster_api_prot": 30000}, [], ["cluster_api_prot = 30000", "`cluster_api_port`"]),
     ("extra variable", four(), {}, ["-e", "cluster_api_port=99999"], ["cluster_api_port = 99999", "1024 to 65535"]),
@@ -47,7 +53,9 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], list[str], list[str]]] = 
 ]
 
 
-@pytest.mark.parametrize(("hosts", "changes", "arguments", "said"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(
+    ("hosts", "changes", "arguments", "said"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
 def test_wrong_inventory_ends_before_any_host_is_touched(
     tmp_path: Path, hosts: dict[str, Any], changes: dict[str, Any], arguments: list[str], said: list[str]
 ) -> None:

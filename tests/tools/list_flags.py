@@ -69,11 +69,7 @@ def flags_of(source: str) -> dict[str, str]:
     """Every option that server_args.py declares: name without dashes -> kind, sorted by name."""
     flags: dict[str, str] = {}
     for node in ast.walk(ast.parse(source)):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr == "add_argument"
-        ):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
             for name in node.args:
                 if isinstance(name, ast.Constant) and isinstance(name.value, str):
                     option = name.value.lstrip("-")

@@ -45,9 +45,7 @@ def run(
         "ANSIBLE_REMOTE_TEMP": str(scratch / "remote"),
         **(env or {}),
     }
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     file = tree / "localhost"
     assert file.exists(), done.stdout + done.stderr
     result = json.loads(file.read_text(encoding="utf-8"))

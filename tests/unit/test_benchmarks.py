@@ -51,9 +51,7 @@ def url(server: ThreadingHTTPServer) -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def test_the_answer_is_shown(
-    endpoint: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_answer_is_shown(endpoint: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]) -> None:
     endpoint.completion = COMPLETION  # type: ignore[attr-defined]
     assert chat.main([url(endpoint)]) == 0
     shown = capsys.readouterr().out
@@ -61,9 +59,7 @@ def test_the_answer_is_shown(
     assert "3 tokens" in shown
 
 
-@pytest.mark.parametrize(
-    "completion", [{}, {"choices": []}, COMPLETION | {"usage": {"completion_tokens": 0}}]
-)
+@pytest.mark.parametrize("completion", [{}, {"choices": []}, COMPLETION | {"usage": {"completion_tokens": 0}}])
 def test_no_answer_is_no_success(
     endpoint: ThreadingHTTPServer, completion: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import (
     Host,
@@ -121,7 +120,13 @@ WRONG = [
     Wrong("unknown cluster variable", everywhere(cluster_colour="red"), "cluster_colour", "red", "Use one of"),
     Wrong("other role misspelt", everywhere(rank_ulimit={}), "rank_ulimit", "{}", "`rank_ulimits`"),
     Wrong("differs between hosts", on("spark-2", cluster_api_port=1234), "cluster_api_port", "spark-2", "once"),
-    Wrong("template fails", on("spark-1", unreadable={"cluster_env": "'x' is undefined"}), "cluster_env", "template", "Define"),
+    Wrong(
+        "template fails",
+        on("spark-1", unreadable={"cluster_env": "'x' is undefined"}),
+        "cluster_env",
+        "template",
+        "Define",
+    ),
     Wrong("three ranks for TP 4", only_hosts(3), "tensor_parallel", "4", "List 4 hosts"),
     Wrong("TP by hand", everywhere(cluster_tensor_parallel=2), "cluster_tensor_parallel", "2", "List 2 hosts"),
     Wrong("TP of zero", everywhere(cluster_tensor_parallel=0), "cluster_tensor_parallel", "0", "from 1 up"),
@@ -134,16 +139,38 @@ WRONG = [
     Wrong("no rails", everywhere(cluster_rails=[]), "cluster_rails", "[]", "inventory/spark4"),
     Wrong("rails are a mapping", everywhere(cluster_rails={"a": 1}), "cluster_rails", "{'a': 1}", "type list"),
     Wrong("three rails", everywhere(cluster_rails=TWO_TWINS), "cluster_rails", "3 rails", "two interfaces"),
-    Wrong("rails share a subnet", rail(1, subnet="192.168.100.0/24"), "cluster_rails[1].subnet", "192.168.100.0/24", "of its own"),
+    Wrong(
+        "rails share a subnet",
+        rail(1, subnet="192.168.100.0/24"),
+        "cluster_rails[1].subnet",
+        "192.168.100.0/24",
+        "of its own",
+    ),
     Wrong("rails overlap", rail(1, subnet="192.168.0.0/16"), "cluster_rails[1].subnet", "192.168.0.0/16", "of its own"),
-    Wrong("subnet with host part", rail(0, subnet="192.168.100.5/24"), "cluster_rails[0].subnet", "192.168.100.5/24", "host part zero"),
+    Wrong(
+        "subnet with host part",
+        rail(0, subnet="192.168.100.5/24"),
+        "cluster_rails[0].subnet",
+        "192.168.100.5/24",
+        "host part zero",
+    ),
     Wrong("subnet is no network", rail(0, subnet="fabric"), "cluster_rails[0].subnet", "fabric", "prefix length"),
     Wrong("subnet missing", rail(0, subnet=None), "cluster_rails[0].subnet", "not set", "Add `subnet`"),
     Wrong("HCA missing on GPUs", rail(1, hca=None), "cluster_rails[1].hca", "not set", "ibdev2netdev"),
-    Wrong("one interface twice", rail(1, interface="enp1s0f1np1"), "cluster_rails[1].interface", "enp1s0f1np1", "twins"),
+    Wrong(
+        "one interface twice", rail(1, interface="enp1s0f1np1"), "cluster_rails[1].interface", "enp1s0f1np1", "twins"
+    ),
     Wrong("key of a rail misspelt", rail(0, interfce="x"), "cluster_rails[0].interfce", "x", "`interface`"),
-    Wrong("host numbers too high", everywhere(cluster_first_host_number=253), "cluster_first_host_number", "253", "Start between"),
-    Wrong("host number zero", everywhere(cluster_first_host_number=0), "cluster_first_host_number", "0", "Start between"),
+    Wrong(
+        "host numbers too high",
+        everywhere(cluster_first_host_number=253),
+        "cluster_first_host_number",
+        "253",
+        "Start between",
+    ),
+    Wrong(
+        "host number zero", everywhere(cluster_first_host_number=0), "cluster_first_host_number", "0", "Start between"
+    ),
     Wrong(
         "address outside of the rail",
         on("spark-0", cluster_fabric_addresses=["192.168.100.11", "192.168.99.11"]),
@@ -175,24 +202,66 @@ WRONG = [
     Wrong("API port too high", everywhere(cluster_api_port=70000), "cluster_api_port", "70000", "1024 to 65535"),
     Wrong("API port privileged", everywhere(cluster_api_port=80), "cluster_api_port", "80", "1024 to 65535"),
     Wrong("dist-init port negative", everywhere(cluster_dist_init_port=-1), "cluster_dist_init_port", "-1", "1024"),
-    Wrong("API port among the ranks' own", everywhere(cluster_api_port=50001), "cluster_api_port", "50001", "another port"),
+    Wrong(
+        "API port among the ranks' own", everywhere(cluster_api_port=50001), "cluster_api_port", "50001", "another port"
+    ),
     Wrong("API host is a name", everywhere(cluster_api_host="all"), "cluster_api_host", "all", "0.0.0.0"),
     Wrong("device unknown", everywhere(sglang_device="gpu"), "sglang_device", "gpu", "cuda, cpu"),
-    Wrong("flag misspelt", everywhere(cluster_flags={"context-lenght": 1}), "cluster_flags.context-lenght", "1", "`context-length`"),
-    Wrong("flag with underscores", everywhere(cluster_flags={"context_length": 1}), "cluster_flags.context_length", "1", "`context-length`"),
+    Wrong(
+        "flag misspelt",
+        everywhere(cluster_flags={"context-lenght": 1}),
+        "cluster_flags.context-lenght",
+        "1",
+        "`context-length`",
+    ),
+    Wrong(
+        "flag with underscores",
+        everywhere(cluster_flags={"context_length": 1}),
+        "cluster_flags.context_length",
+        "1",
+        "`context-length`",
+    ),
     Wrong("flag of the plan", everywhere(cluster_flags={"tp": 2}), "cluster_flags.tp", "2", "tensor_parallel"),
-    Wrong("switch with a value", everywhere(cluster_flags={"enable-metrics": "on"}), "cluster_flags.enable-metrics", "on", "true or false"),
-    Wrong("flag without its value", everywhere(cluster_flags={"dtype": True}), "cluster_flags.dtype", "True", "Give the value"),
+    Wrong(
+        "switch with a value",
+        everywhere(cluster_flags={"enable-metrics": "on"}),
+        "cluster_flags.enable-metrics",
+        "on",
+        "true or false",
+    ),
+    Wrong(
+        "flag without its value",
+        everywhere(cluster_flags={"dtype": True}),
+        "cluster_flags.dtype",
+        "True",
+        "Give the value",
+    ),
     Wrong("flags are a list", everywhere(cluster_flags=["--dtype"]), "cluster_flags", "--dtype", "type dict"),
-    Wrong("environment of the plan", everywhere(cluster_env={"NCCL_IB_HCA": "mlx5_1"}), "cluster_env.NCCL_IB_HCA", "mlx5_1", "cluster_rails"),
+    Wrong(
+        "environment of the plan",
+        everywhere(cluster_env={"NCCL_IB_HCA": "mlx5_1"}),
+        "cluster_env.NCCL_IB_HCA",
+        "mlx5_1",
+        "cluster_rails",
+    ),
     Wrong("environment with a line break", everywhere(cluster_env={"A": "1\n2"}), "cluster_env.A", "1\\n2", "one line"),
     Wrong("environment name", everywhere(cluster_env={"A-B": "1"}), "cluster_env.A-B", "1", "underscores"),
-    Wrong("image with a blank", everywhere(cluster_image="lmsysorg/sglang: spark"), "cluster_image", "sglang: spark", "name:tag"),
-    Wrong("role variable of the wrong type", everywhere(rank_stop_seconds="soon"), "rank_stop_seconds", "soon", "type int"),
+    Wrong(
+        "image with a blank",
+        everywhere(cluster_image="lmsysorg/sglang: spark"),
+        "cluster_image",
+        "sglang: spark",
+        "name:tag",
+    ),
+    Wrong(
+        "role variable of the wrong type", everywhere(rank_stop_seconds="soon"), "rank_stop_seconds", "soon", "type int"
+    ),
     Wrong("key of the model misspelt", model(tensor_paralel=4), "tensor_paralel", "4", "`tensor_parallel`"),
     Wrong("key of the model far off", model(colour="red"), "colour", "red", "use one of"),
     Wrong("model without an image", model(image=None), "image", "not set", "lmsysorg/sglang:spark"),
-    Wrong("flag of the model misspelt", model(flags={"contextlength": 1}), "flags.contextlength", "1", "`context-length`"),
+    Wrong(
+        "flag of the model misspelt", model(flags={"contextlength": 1}), "flags.contextlength", "1", "`context-length`"
+    ),
     Wrong("port of the model", model(api_port=99999), "api_port", "99999", "1024 to 65535"),
     Wrong("model timeout", model(dist_timeout=0), "dist_timeout", "0", "from 1 up"),
 ]

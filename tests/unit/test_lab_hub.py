@@ -93,9 +93,7 @@ def test_a_head_tells_all_and_sends_nothing(server: hub.HubServer) -> None:
         ("bytes=99999-", 416, b""),
     ],
 )
-def test_a_download_can_start_anywhere(
-    server: hub.HubServer, asked: str | None, status: int, content: bytes
-) -> None:
+def test_a_download_can_start_anywhere(server: hub.HubServer, asked: str | None, status: int, content: bytes) -> None:
     headers = {"Range": asked} if asked else {}
     assert ask(server, "GET", "/org/tiny/resolve/main/sub/model.safetensors", headers)[::2] == (
         status,

@@ -27,9 +27,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
         tree = _tree(tmp_path / f"tree{number}")
         os.utime(tree / "b" / "program", (number, number))
         archive = tmp_path / f"{number}.tar.gz"
-        made.append(
-            (layers.pack({"opt/it": tree}, archive, owned_by_root=True), archive.read_bytes())
-        )
+        made.append((layers.pack({"opt/it": tree}, archive, owned_by_root=True), archive.read_bytes()))
     assert made[0] == made[1]
 
 
@@ -50,6 +48,4 @@ def test_files_keep_mode_and_links_and_lose_owner_and_pipes(tmp_path: Path) -> N
     assert sorted(members) == ["opt", "opt/a", "opt/b", "opt/b/program"]
     assert members["opt/b/program"].mode == 0o755
     assert members["opt/a"].linkname == "b/program"
-    assert {(member.uid, member.gid, member.mtime) for member in members.values()} == {
-        (0, 0, layers.MTIME)
-    }
+    assert {(member.uid, member.gid, member.mtime) for member in members.values()} == {(0, 0, layers.MTIME)}

@@ -11,7 +11,7 @@ import yaml
 from lab import cli, inventory, overview, state
 from lab.containers import Container
 from lab.host import Host
-from lab.layout import CONTROLLER_LINK, LAN, MAX_NODES, NETWORKS, RAILS, Node, nodes
+from lab.layout import CONTROLLER_ADDRESS, CONTROLLER_LINK, LAN, MAX_NODES, NETWORKS, RAILS, Node, mac, nodes
 from lab.nodes import container
 from lab.run import LabError, each, wait_for
 
@@ -27,10 +27,7 @@ def test_a_lab_has_one_to_eight_nodes(count: int) -> None:
 
 def test_every_name_on_the_wire_fits_the_kernel() -> None:
     names = [
-        name
-        for node in nodes(MAX_NODES)
-        for network in NETWORKS
-        for name in (node.port(network), network.interface)
+        name for node in nodes(MAX_NODES) for network in NETWORKS for name in (node.port(network), network.interface)
     ]
     assert max(map(len, [*names, CONTROLLER_LINK])) <= 15
 
@@ -38,10 +35,14 @@ def test_every_name_on_the_wire_fits_the_kernel() -> None:
 def test_addresses_are_distinct_and_in_the_benchmarking_range() -> None:
     addresses = [node.address(network) for node in nodes(MAX_NODES) for network in NETWORKS]
     assert len(set(addresses)) == MAX_NODES * len(NETWORKS)
-    assert all(
-        ipaddress.ip_address(address) in ipaddress.ip_network("198.18.0.0/15")
-        for address in addresses
-    )
+    assert all(ipaddress.ip_address(address) in ipaddress.ip_network("198.18.0.0/15") for address in addresses)
+
+
+def test_hardware_addresses_are_distinct_and_locally_administered() -> None:
+    macs = [node.mac(network) for node in nodes(MAX_NODES) for network in NETWORKS]
+    macs += [network.bridge_mac for network in NETWORKS] + [mac(CONTROLLER_ADDRESS)]
+    assert len(set(macs)) == (MAX_NODES + 1) * len(NETWORKS) + 1
+    assert Node(0).mac(LAN) == "02:00:c6:12:00:0b"
 
 
 def test_the_documented_addresses() -> None:
@@ -81,9 +82,7 @@ def test_a_key_tells_texts_apart_from_their_joining() -> None:
     assert state.key("ab", "c") != state.key("a", "bc")
 
 
-@pytest.mark.parametrize(
-    ("host", "wrapped", "limited"), [(MIXED, True, True), (MODERN, False, False)]
-)
+@pytest.mark.parametrize(("host", "wrapped", "limited"), [(MIXED, True, True), (MODERN, False, False)])
 def test_a_node_gets_what_its_host_needs(host: Host, wrapped: bool, limited: bool) -> None:
     assert bool(container(Node(0), host, "image").command) is wrapped
     assert bool(host.container_flags()) is limited
@@ -98,10 +97,7 @@ def test_a_container_is_another_one_when_its_inputs_change() -> None:
 
 
 def test_the_status_table_lines_up() -> None:
-    assert (
-        overview.table([("NODE", "STATE"), ("a-long-name", "up")])
-        == "NODE         STATE\na-long-name  up"
-    )
+    assert overview.table([("NODE", "STATE"), ("a-long-name", "up")]) == "NODE         STATE\na-long-name  up"
 
 
 def test_work_in_parallel_keeps_order_and_passes_errors_on() -> None:

@@ -59,9 +59,7 @@ def test_digest_is_the_same_elsewhere(tmp_path: Path) -> None:
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
-    "content of a small file": lambda root: (root / "config.json").write_text(
-        '{"model_type": "glm4_mOe"}'
-    ),
+    "content of a small file": lambda root: (root / "config.json").write_text('{"model_type": "glm4_mOe"}'),
     "size of a large file": lambda root: (root / "model-1.safetensors").write_bytes(b"x" * 201),
     "name": lambda root: (root / "model-1.safetensors").rename(root / "model-3.safetensors"),
     "new file": lambda root: (root / "new").write_text(""),

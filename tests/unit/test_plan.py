@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import Host, settings
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import complete_profile
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import Plan, flag_args, make_plan
 from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import role_specs
+from hypothesis import given
+from hypothesis import strategies as st
 
 RAILS = [
     {"interface": "enp1s0f1np1", "hca": "rocep1s0f1", "subnet": "10.1.0.0/24"},

@@ -24,10 +24,7 @@ DIST = f"{T} Init torch distributed begin."
 JOINED = f"{T} Init torch distributed ends. mem usage=0.01 GB"
 LOAD = f"{T} Load weight begin. avail mem=114.61 GB"
 SHARD = "Loading safetensors checkpoint shards:  26% Completed | 12/46 [00:31<01:30,  2.60s/it]"
-LOADED = (
-    f"{T} Load weight end. type=Glm4MoeForCausalLM, dtype=torch.bfloat16, "
-    "avail mem=20.60 GB, mem usage=94.00 GB."
-)
+LOADED = f"{T} Load weight end. type=Glm4MoeForCausalLM, dtype=torch.bfloat16, avail mem=20.60 GB, mem usage=94.00 GB."
 DRAFT = LOADED.replace("Glm4MoeForCausalLM", "Glm4MoeForCausalLMNextN")
 CACHE = f"{T} KV Cache is allocated. #tokens: 4096, K size: 1.00 GB, V size: 1.00 GB"
 POOL = f"{T} Memory pool end. avail mem=18.60 GB"
@@ -39,10 +36,7 @@ BATCHES = (
 TOKENS = f"{T} max_total_num_tokens=4096, chunked_prefill_size=512, available_gpu_mem=17.60 GB"
 UVICORN = "[2026-11-23 12:39:11] INFO:     Uvicorn running on http://0.0.0.0:30000"
 READY = "[2026-11-23 12:39:11] The server is fired up and ready to roll!"
-DUMMY = (
-    "[2026-11-23 12:39:11] Dummy health check server started in background thread at "
-    "198.51.100.13:30000"
-)
+DUMMY = "[2026-11-23 12:39:11] Dummy health check server started in background thread at 198.51.100.13:30000"
 ACCESS = '[2026-11-23 12:39:13] INFO:     127.0.0.1:49456 - "GET /health HTTP/1.1" 200 OK'
 START = [ARGS, DIST, JOINED, LOAD, LOADED, CACHE, POOL]
 
@@ -56,10 +50,7 @@ OUT_OF_RESOURCES = (
     "triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 147456, "
     "Hardware limit: 101376. Reducing block sizes or `num_stages` may help."
 )
-SIGQUIT = (
-    "[2026-11-23 12:39:10] Received sigquit from a child process. "
-    "It usually means the child failed."
-)
+SIGQUIT = "[2026-11-23 12:39:10] Received sigquit from a child process. It usually means the child failed."
 DEAD = [
     "Traceback (most recent call last):",
     '  File "<frozen runpy>", line 198, in _run_module_as_main',
@@ -104,9 +95,7 @@ PHASES: list[tuple[str, list[str], tuple[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("lines", "phase"), [row[1:] for row in PHASES], ids=[row[0] for row in PHASES]
-)
+@pytest.mark.parametrize(("lines", "phase"), [row[1:] for row in PHASES], ids=[row[0] for row in PHASES])
 def test_phase(lines: list[str], phase: tuple[str, str]) -> None:
     """The last thing that the server began is where it stands."""
     assert _rank.phase(_rank.clean(lines)) == phase
@@ -150,9 +139,7 @@ FAILURES: list[tuple[str, list[str], str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("lines", "reason"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES]
-)
+@pytest.mark.parametrize(("lines", "reason"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
 def test_failure(lines: list[str], reason: str | None) -> None:
     """One line that tells most; what only follows from another failure comes last."""
     assert _rank.failure(_rank.clean(lines)) == reason
@@ -239,9 +226,7 @@ OVERALL: list[tuple[dict[str, str], tuple[str, str], int | None, str]] = [
 
 
 @pytest.mark.parametrize(("changes", "log", "health", "phase"), OVERALL)
-def test_overall_phase(
-    changes: dict[str, str], log: tuple[str, str], health: int | None, phase: str
-) -> None:
+def test_overall_phase(changes: dict[str, str], log: tuple[str, str], health: int | None, phase: str) -> None:
     """systemd's word goes before /health, that before the log."""
     unit = _rank.unit_facts({**SHOW, **changes})
     asked = {"health": health, "health_error": "no answer", "container_runs": True, "asked": True}
@@ -382,9 +367,7 @@ def node(tmp_path: Path) -> Path:
     folder.mkdir()
     for name in ("systemctl", "journalctl", "docker"):
         script = folder / name
-        script.write_text(
-            f'#!/bin/sh\necho "$*" >> {folder}/{name}.calls\ncat {folder}/{name}.out\n'
-        )
+        script.write_text(f'#!/bin/sh\necho "$*" >> {folder}/{name}.calls\ncat {folder}/{name}.out\n')
         script.chmod(0o755)
     say(folder, START)
     (folder / "docker.out").write_text(

@@ -36,9 +36,7 @@ def piece(text: str | None, reason: str | None = None, key: str = "content") -> 
     return {"choices": [{"index": 0, "delta": {key: text}, "finish_reason": reason}], "usage": None}
 
 
-PIECES = (
-    event(piece("", None)) + event(piece("hel")) + event(piece("lo")) + event(piece(None, "stop"))
-)
+PIECES = event(piece("", None)) + event(piece("hel")) + event(piece("lo")) + event(piece(None, "stop"))
 END = event({"choices": [], "usage": USAGE})
 DONE = event("[DONE]")
 GOOD: dict[str, tuple[int, str]] = {

@@ -80,9 +80,7 @@ def test_options_are_documented(role: Path) -> None:
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_defaults_agree(role: Path) -> None:
-    documented = {
-        name: spec["default"] for name, spec in options_of(role).items() if "default" in spec
-    }
+    documented = {name: spec["default"] for name, spec in options_of(role).items() if "default" in spec}
     assert documented == load(role / "defaults/main.yml")
 
 

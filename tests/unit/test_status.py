@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._status import status_row
 
 PLAN = {"image": "x:1"}

@@ -82,9 +82,7 @@ def test_numbers_are_never_cut() -> None:
 def test_color_does_not_move_columns() -> None:
     """Colour is put around the text only, and only where it was asked for."""
     colors = {"state": {"serving": "green"}}
-    text = _table.render(
-        ROWS, ["state", "host"], colors=colors, paint=lambda word, color: f"<{color}>{word}</>"
-    )
+    text = _table.render(ROWS, ["state", "host"], colors=colors, paint=lambda word, color: f"<{color}>{word}</>")
     assert "<green>serving</>  spark-0" in text
     assert text.count("<green>") == 1
 

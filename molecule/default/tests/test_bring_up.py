@@ -36,7 +36,7 @@ def ask(path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
 
 
 def journal(host: Host) -> str:
-    return host.check_output("journalctl --unit sglang-rank --output cat")
+    return str(host.check_output("journalctl --unit sglang-rank --output cat"))
 
 
 @pytest.fixture(autouse=True)
@@ -90,17 +90,19 @@ def test_every_rank_is_healthy_but_only_rank_0_serves(host: Host) -> None:
     assert host.check_output(f"{code}:30000/v1/models") == ("200" if number == 0 else "404")
 
 
-def test_all_nodes_hold_the_same_image(host: Host) -> None:
+@pytest.fixture(scope="module")
+def seen_images() -> set[str]:
+    """One set for the nodes, which are looked at one after another."""
+    return set()
+
+
+def test_all_nodes_hold_the_same_image(host: Host, seen_images: set[str]) -> None:
     name = "198.18.0.2:5000/sglang-cpu:0.5.4.post2"
     own = host.check_output(f"docker image inspect --format '{{{{.Id}}}}' {name}")
     running = host.check_output("docker inspect --format '{{.Image}}' sglang-rank")
     assert own == running
-    SEEN_IMAGES.add(own)
-    assert len(SEEN_IMAGES) == 1
-
-
-SEEN_IMAGES: set[str] = set()
-"""Filled by the test above, a node at a time."""
+    seen_images.add(own)
+    assert len(seen_images) == 1
 
 
 def test_nothing_is_left_of_passing_files_on(host: Host) -> None:
