@@ -52,7 +52,7 @@ PROFILE_OPTIONS: dict[str, dict[str, Any]] = {
         "example": {"SGLANG_LOG_LEVEL": "info"},
     },
 }
-"""The schema of a profile. dist_timeout: without it SGLang 0.5.4 waits over nine minutes for a peer that never comes."""
+"""The schema of a profile. dist_timeout: without it SGLang 0.5.4 waits over nine minutes for an absent peer."""
 
 PLANNED_FLAGS = {
     "model-path": "hf_id (the path is the plan's)",

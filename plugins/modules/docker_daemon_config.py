@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: docker_daemon_config
 short_description: Merge settings into Docker's daemon.json
-version_added: 1.0.0
+version_added: 0.1.0
 description:
   - Lays settings over those in Docker's configuration file and keeps every key that is there.
   - Dicts are merged key by key, lists are united in order without duplicates, all else is replaced.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: model_directory_info
 short_description: Tell whether a model directory on a node is complete
-version_added: 1.0.0
+version_added: 0.1.0
 description:
   - Reads a model directory and returns a digest that is equal on all nodes that hold the same
     model.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: model_directory_seal
 short_description: Seal a model directory as complete
-version_added: 1.0.0
+version_added: 0.1.0
 description:
   - Writes the file C(.dgx-spark-complete) with the source, the revision and the digest of the
     directory as it is now.

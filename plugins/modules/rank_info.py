@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: rank_info
 short_description: Tell what the SGLang rank on a node is doing
-version_added: 1.0.0
+version_added: 0.1.0
 description:
   - Reads the systemd unit, the container, the rank's C(/health) and the log of the unit's current
     start, and says in one word what the rank is doing.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: rank_wait
 short_description: Wait until the SGLang rank of a host is healthy, and show how far it is
-version_added: 1.0.0
+version_added: 0.1.0
 description:
   - Polls M(dgx_spark.sglang.rank_info) on the host until its C(/health) answers 200.
   - Shows a line whenever the rank enters another phase, and a sign of life every 30 seconds.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: smoke_test
 short_description: Check that an endpoint really answers
-version_added: 1.0.0
+version_added: 0.1.0
 description:
   - Sends a few small requests to an OpenAI-compatible endpoint and checks the answers.
   - All checks run, even after one has failed; the module fails at the end and lists each failed

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: table
 short_description: Show rows as an aligned table
-version_added: 1.0.0
+version_added: 0.1.0
 description:
   - Shows data as a table on the terminal of the controller, without the frame that debug puts
     around it. No host is contacted.

@@ -25,7 +25,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import Spe
 
 COLLECTION = Path(__file__).resolve().parents[2]
 
-INTERNAL = ("cluster_plan", "cluster_self")
+INTERNAL = ("cluster_plan", "cluster_planned", "cluster_self")
 """Facts that the roles themselves set."""
 
 PARAMETERS = ("spread_path",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,11 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import
     settings,
 )
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import check_profile, complete_profile
-from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import COLLECTION, role_specs
+from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import (
+    COLLECTION,
+    INTERNAL,
+    role_specs,
+)
 
 Variables = dict[str, dict[str, Any]]
 MODELS = ["glm-4.7-fp8", "glm4-moe-tiny"]
@@ -297,6 +302,29 @@ def test_numbers_may_come_as_text() -> None:
     variables = reference_variables()
     for own in variables.values():
         own["cluster_api_port"] = "31000"
+    assert findings_of(variables, reference_profile()) == []
+
+
+def names_set_by_roles() -> set[str]:
+    """What the roles register, set as facts or keep in vars/main.yml."""
+    names: set[str] = set()
+    for path in COLLECTION.glob("roles/*/tasks/*.yml"):
+        text = path.read_text()
+        names |= set(re.findall(r"^ +register: (\w+)", text, re.MULTILINE))
+        for block in re.findall(r"set_fact:\n((?:    +.*\n)+)", text):
+            names |= set(re.findall(r"^ +(\w+):", block, re.MULTILINE))
+    for path in COLLECTION.glob("roles/*/vars/main.yml"):
+        names |= set(yaml.safe_load(path.read_text()))
+    return names
+
+
+def test_what_the_roles_set_is_not_taken_for_a_typing_error() -> None:
+    """Two playbooks in one run: the second validation sees the facts of the first."""
+    names = names_set_by_roles()
+    assert {"cluster_plan", "rank_seen", "image_id"} <= names
+    variables = reference_variables()
+    for own in variables.values():
+        own.update({name: "x" for name in names if name not in INTERNAL})
     assert findings_of(variables, reference_profile()) == []
 
 
