@@ -66,12 +66,11 @@ def _links(namespace: str | None) -> dict[str, dict[str, Any]]:
     return {link["ifname"]: link for link in json.loads(result.stdout or "[]")}
 
 
-def _is_up(links: dict[str, dict[str, Any]], name: str, address: str | None, mtu: int) -> bool:
-    link = links.get(name)
-    if link is None or link["mtu"] != mtu or "UP" not in link["flags"]:
+def _is_up(link: dict[str, Any] | None, hardware: str, address: str | None, mtu: int) -> bool:
+    if link is None or "UP" not in link["flags"]:
         return False
-    addresses = {entry["local"] for entry in link["addr_info"]}
-    return address is None or address in addresses
+    addresses = {None, *(entry["local"] for entry in link["addr_info"])}
+    return link["mtu"] == mtu and link["address"] == hardware and address in addresses
 
 
 def _make_namespace(name: str) -> None:
@@ -91,10 +90,16 @@ def remove_namespace(name: str) -> None:
 def _lab_is_whole() -> bool:
     inside = _links(NAMESPACE)
     bridges = all(
-        _is_up(inside, network.bridge, SERVICES_ADDRESS if network is LAN else None, network.mtu)
+        _is_up(
+            inside.get(network.bridge),
+            network.bridge_mac,
+            SERVICES_ADDRESS if network is LAN else None,
+            network.mtu,
+        )
         for network in NETWORKS
     )
-    controller = _is_up(_links(None), CONTROLLER_LINK, CONTROLLER_ADDRESS, LAN_MTU)
+    own = _links(None).get(CONTROLLER_LINK)
+    controller = _is_up(own, mac(CONTROLLER_ADDRESS), CONTROLLER_ADDRESS, LAN_MTU)
     joined = inside.get(_CONTROLLER_PORT, {})
     return bridges and controller and joined.get("master") == LAN.bridge and "UP" in joined["flags"]
 
@@ -145,7 +150,8 @@ def ensure_lab() -> None:
     _ip(NAMESPACE, *commands)
     _ip(
         None,
-        f"link add {CONTROLLER_LINK} address {mac(CONTROLLER_ADDRESS)} type veth peer name {_CONTROLLER_PORT} netns {NAMESPACE}",
+        f"link add {CONTROLLER_LINK} address {mac(CONTROLLER_ADDRESS)} type veth"
+        f" peer name {_CONTROLLER_PORT} netns {NAMESPACE}",
         f"addr add {CONTROLLER_ADDRESS}/{PREFIX_LENGTH} dev {CONTROLLER_LINK}",
         f"link set {CONTROLLER_LINK} up",
     )
@@ -157,7 +163,7 @@ def is_whole(node: Node) -> bool:
     inside = _links(node.namespace)
     outside = _links(NAMESPACE)
     return all(
-        _is_up(inside, network.interface, node.address(network), network.mtu)
+        _is_up(inside.get(network.interface), node.mac(network), node.address(network), network.mtu)
         and outside.get(node.port(network), {}).get("master") == network.bridge
         for network in NETWORKS
     )

@@ -21,7 +21,13 @@ def status_row(plan: Mapping[str, Any], rank: Mapping[str, Any], seen: Mapping[s
         "state": str(seen["active_state"]),
         "phase": f"{phase}: {seen['failure']}" if seen.get("failure") else phase,
         "since": str(seen["since"]),
-        "image": str(seen["container"].get("image") or plan["image"]),
+        "image": without_registry(str(seen["container"].get("image") or plan["image"])),
         "model": str(seen.get("model_class") or "-"),
-        "health": "ok" if seen["health"] == 200 else str(seen["health"] or seen.get("health_error") or "-"),
+        "health": "ok" if seen["health"] == 200 else str(seen["health"] or "no answer"),
     }
+
+
+def without_registry(image: str) -> str:
+    """An image's name without the host of its registry, which is the same on every row."""
+    host, slash, name = image.partition("/")
+    return name if slash and ("." in host or ":" in host) else image
