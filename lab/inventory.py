@@ -1,4 +1,4 @@
-"""The Ansible inventory of the lab."""
+"""How Ansible and ssh find the nodes."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from lab.layout import CONTROLLER_LINK, LAN, Node
 
 
 def render(wanted: list[Node]) -> str:
-    """The inventory as YAML text: group `sparks`, one host a node.
-
-    Paths are absolute, so that the inventory works from any folder and wherever it is written.
-    Packets of ssh leave by the lab's link only: when the lab is down, ssh fails at once instead of
-    knocking at some other machine's door.
-    """
-    common = " ".join(
-        (
-            f"-o BindInterface={CONTROLLER_LINK}",
-            f"-o UserKnownHostsFile={state.KNOWN_HOSTS}",
-            "-o GlobalKnownHostsFile=/dev/null",
-            "-o StrictHostKeyChecking=yes",
-            "-o IdentitiesOnly=yes",
-        )
-    )
-    lines = ["---", "sparks:", "  hosts:"]
-    for node in wanted:
-        lines += [f"    {node.name}:", f"      ansible_host: {node.address(LAN)}"]
-    lines += [
-        "  vars:",
-        "    ansible_user: root",
-        "    ansible_python_interpreter: /usr/bin/python3",
-        f'    ansible_ssh_private_key_file: "{state.PRIVATE_KEY}"',
-        f'    ansible_ssh_common_args: "{common}"',
-    ]
+    """The inventory as YAML text: group `sparks`, one host a node; inventory/sim4/group_vars holds the rest."""
+    lines = ["---", "all:", "  children:", "    sparks:", "      hosts:"]
+    lines += [f"        {node.name}: {{ansible_host: {node.address(LAN)}}}" for node in wanted]
     return "\n".join(lines) + "\n"
+
+
+def ssh_config(wanted: list[Node]) -> str:
+    """A configuration file for `ssh -F`: `ssh -F .lab/ssh_config spark-0`.
+
+    Packets leave by the lab's link only: when the lab is down, ssh fails at once instead of knocking at some other
+    machine's door.
+    """
+    hosts = [f"Host {node.name}\n  HostName {node.address(LAN)}\n" for node in wanted]
+    common = {
+        "User": "root",
+        "BindInterface": CONTROLLER_LINK,
+        "IdentityFile": f'"{state.PRIVATE_KEY}"',
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": f'"{state.KNOWN_HOSTS}"',
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "ControlMaster": "auto",
+        "ControlPath": "/run/dgx-spark-lab-%C",
+        "ControlPersist": "60",
+    }
+    return "".join(hosts) + "Host *\n" + "".join(f"  {key} {value}\n" for key, value in common.items())

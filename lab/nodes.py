@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from lab import containers, net, state
+from lab import containers, inventory, net, state
 from lab.containers import Container
 from lab.host import Host
 from lab.layout import LABEL, LAN, NAMESPACE, RAIL_PING_BYTES, RAILS, Node
@@ -115,7 +115,7 @@ def remove_except(kept: list[Node]) -> None:
 
 
 def ensure_all(wanted: list[Node], host: Host, image: str) -> None:
-    """Bring the wanted nodes to life, remove others, and write known_hosts."""
+    """Bring the wanted nodes to life, remove others, and write what ssh needs."""
     remove_except(wanted)
     public_key = state.ensure_ssh_key()
     changed = each(lambda node: ensure(node, host, image), wanted)
@@ -123,4 +123,5 @@ def ensure_all(wanted: list[Node], host: Host, image: str) -> None:
         say(f"{sum(changed)} of {len(wanted)} nodes started; waiting for their boot ...")
     lines = each(lambda node: settle(node, public_key), wanted)
     state.KNOWN_HOSTS.write_text("\n".join(lines) + "\n")
+    state.SSH_CONFIG.write_text(inventory.ssh_config(wanted))
     check_rails(wanted)

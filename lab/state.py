@@ -17,6 +17,7 @@ CHECKOUT = SOURCE.parent
 STATE = CHECKOUT / ".lab"
 PRIVATE_KEY = STATE / "id_ed25519"
 KNOWN_HOSTS = STATE / "known_hosts"
+SSH_CONFIG = STATE / "ssh_config"
 # Names of containers and namespaces are the machine's, so the lock is too.
 _LOCK = Path("/run/lock/dgx-spark-lab.lock")
 

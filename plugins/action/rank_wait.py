@@ -61,5 +61,7 @@ class ActionModule(ActionBase):  # type: ignore[misc, unused-ignore]
             if _wait.healthy(info) or self._task.check_mode:
                 return result
             if trouble:
+                # The message says all that is in `rank`, which would bury it on the terminal.
+                del result["rank"]
                 return {**result, "failed": True, "msg": wait.message(trouble, info)}
             time.sleep(options["interval"])

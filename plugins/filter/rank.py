@@ -23,12 +23,7 @@ def rank_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: Mapp
 
 def status_rows(plan: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, str]]:
     """A row a rank, from what each host registered as `rank_seen`."""
-    seen = {rank["host"]: hostvars[rank["host"]].get("rank_seen") for rank in plan["ranks"]}
-    return [status_row(plan, rank, _answered(seen[rank["host"]])) for rank in plan["ranks"]]
-
-
-def _answered(result: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    return result if result and "installed" in result else None
+    return [status_row(plan, rank, hostvars[rank["host"]].get("rank_seen")) for rank in plan["ranks"]]
 
 
 class FilterModule:

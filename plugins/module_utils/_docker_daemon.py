@@ -68,3 +68,13 @@ def _same(one: Any, other: Any) -> bool:
 def _kind(value: object) -> str:
     names = {list: "array", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
+
+
+def is_stale(shown: str, written: float) -> bool:
+    """Whether a unit is active since before `written` (seconds since 1970).
+
+    shown: its ActiveState and ActiveEnterTimestamp from `systemctl show --timestamp=unix` ("@1795438954").
+    """
+    lines = dict(line.partition("=")[::2] for line in shown.splitlines())
+    since = lines.get("ActiveEnterTimestamp", "").lstrip("@")
+    return lines.get("ActiveState") == "active" and since.isdigit() and int(since) < int(written)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,11 +34,19 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+_SECRET = re.compile(r"token(?!s|iz)|api.?key|password|secret|credential", re.IGNORECASE)
+
+
+def _safe(finding: Finding) -> str:
+    """The value, unless the variable, or the one that it seems to be meant for, holds a secret."""
+    return "(hidden)" if _SECRET.search(f"{finding.variable} {finding.mend}") else finding.value
+
+
 def report(findings: Sequence[Finding], title: str) -> str:
     """All findings as one text for the terminal, numbered, each with its mend on a line of its own."""
     lines = [title]
     for number, finding in enumerate(findings, 1):
-        head = f"{finding.where}: {finding.variable} = {finding.value}"
+        head = f"{finding.where}: {finding.variable} = {_safe(finding)}"
         lines.append(f"{number:>3}. {head}")
         lines.append(f"     {finding.problem}")
         lines.append(f"     Mend: {finding.mend}")

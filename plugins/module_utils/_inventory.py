@@ -62,10 +62,8 @@ def check_inventory(hosts: Sequence[Host], specs: Mapping[str, Spec], profile_na
     values = settings(hosts, specs)
     return [
         *_check_model_name(values["cluster_model"], profile_names),
-        *check_port(f"group {GROUP}", "cluster_api_port", values.get("cluster_api_port")),
-        *check_port(f"group {GROUP}", "cluster_dist_init_port", values.get("cluster_dist_init_port")),
+        *_check_ranges(values),
         *check_image(f"group {GROUP}", "cluster_image", values.get("cluster_image")),
-        *check_at_least_one(f"group {GROUP}", "cluster_tensor_parallel", values.get("cluster_tensor_parallel")),
         *check_flags(f"group {GROUP}", "cluster_flags", values["cluster_flags"]),
         *check_env(f"group {GROUP}", "cluster_env", values["cluster_env"]),
         *_check_api_host(values["cluster_api_host"]),
@@ -135,13 +133,11 @@ def _source(values: Mapping[str, Any], profile: Mapping[str, Any], variable: str
 
 
 def _check_variables(hosts: Sequence[Host], specs: Mapping[str, Spec]) -> list[Finding]:
-    findings = _near_misses(hosts, specs)
+    findings = [*_unreadable(hosts, specs), *_near_misses(hosts, specs)]
     for name, spec in specs.items():
         held: dict[str, tuple[Any, list[str]]] = {}
         for host in hosts:
             if name in host.unreadable:
-                mend = "Define what the template uses, or write the value itself."
-                findings.append(Finding(host.name, name, "(template)", host.unreadable[name], mend))
                 continue
             value = host.variables.get(name)
             held.setdefault(repr(value), (value, []))[1].append(host.name)
@@ -155,6 +151,16 @@ def _check_variables(hosts: Sequence[Host], specs: Mapping[str, Spec]) -> list[F
                 mend = f"Add it to the group's variables.{example(spec)}"
                 findings.append(Finding(where, name, shown(None), "Is required.", mend))
     return findings
+
+
+def _unreadable(hosts: Sequence[Host], specs: Mapping[str, Spec]) -> list[Finding]:
+    mend = "Define what the template uses, or write the value itself."
+    return [
+        Finding(host.name, name, "(template)", problem, mend)
+        for host in hosts
+        for name, problem in host.unreadable.items()
+        if name in specs or name == "ansible_host"
+    ]
 
 
 def _differing(name: str, held: Mapping[str, tuple[Any, list[str]]]) -> list[Finding]:
@@ -188,6 +194,20 @@ def _nearest_variable(variable: str, known: Iterable[str]) -> str | None:
     prefix, _, rest = variable.partition("_")
     near = nearest(rest, [name.partition("_")[2] for name in known if name.startswith(f"{prefix}_")])
     return f"{prefix}_{near}" if near else None
+
+
+def _check_ranges(values: Mapping[str, Any]) -> list[Finding]:
+    """Ports, times and counts, known by the end of their names; paths, which the nodes take from their root."""
+    findings = []
+    for name, value in values.items():
+        if name.endswith("_port"):
+            findings += check_port(f"group {GROUP}", name, value)
+        elif name.endswith(("_seconds", "_attempts", "_parallel")):
+            findings += check_at_least_one(f"group {GROUP}", name, value)
+        elif name.endswith("_dir") and not str(value).startswith("/"):
+            problem = "Is not an absolute path."
+            findings.append(Finding(f"group {GROUP}", name, shown(value), problem, "Begin it with `/`."))
+    return findings
 
 
 def _check_model_name(name: str, profile_names: Sequence[str]) -> list[Finding]:

@@ -72,6 +72,9 @@ PLANNED_FLAGS = {
 }
 """Flags that the plan writes itself -> what to set instead."""
 
+REFUSED_FLAGS = ("api-key", "admin-api-key")
+"""Secrets: as an argument they would stand in the unit and in the process list for all to read."""
+
 PLANNED_ENV = ("SGLANG_HOST_IP", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_IB_HCA")
 """Environment variables that follow from the fabric addresses of each rank."""
 
@@ -138,6 +141,9 @@ def check_flags(where: str, variable: str, flags: object) -> list[Finding]:
         name, path = str(key), f"{variable}.{key}"
         if name in PLANNED_FLAGS:
             problem, mend = "Is written by the plan.", f"Remove it and set {PLANNED_FLAGS[name]} instead."
+        elif name in REFUSED_FLAGS:
+            problem = "Would stand in the unit and in the process list for all to read."
+            mend = "Leave it out; let a proxy in front of the API ask for the key."
         elif name not in FLAGS:
             near = nearest(name.strip("-").replace("_", "-"), FLAGS)
             problem = "Is not an option of launch_server."
@@ -146,6 +152,8 @@ def check_flags(where: str, variable: str, flags: object) -> list[Finding]:
             problem, mend = "Is a switch without a value.", "Set it to true or false."
         elif FLAGS[name] not in ("flag", "optional") and (value is None or isinstance(value, bool)):
             problem, mend = "Needs a value.", "Give the value that launch_server expects."
+        elif isinstance(value, (list, tuple, Mapping)) and FLAGS[name] not in ("list", "json"):
+            problem, mend = "Takes a single value.", "Give one value, as text or as a number."
         else:
             continue
         findings.append(Finding(where, path, shown(value), problem, mend))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._flags import FLAGS
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import (
     Host,
     by_rank,
@@ -61,13 +62,15 @@ class Paths:
 
 @dataclass(frozen=True)
 class Plan:
-    """One group of ranks that serves one model. `group_id` names this very plan: equal plans have equal ids."""
+    """One group of ranks that serves one model.
+
+    group_id: a digest of what all ranks are started with; ranks of different ids must never form one group.
+    """
 
     group_id: str
     model: dict[str, Any]
     image: str
     device: str
-    tensor_parallel: int
     api_url: str
     dist_init: str
     paths: Paths
@@ -88,18 +91,16 @@ def make_plan(hosts: Sequence[Host], values: Mapping[str, Any], profile: Mapping
     ranks = [_rank(host, number, ranked, values, profile) for number, host in enumerate(ranked)]
     api_port, _ = effective_ports(values, profile)
     data_dir = str(values["cluster_data_dir"]).rstrip("/")
-    plan = Plan(
-        group_id="",
+    return Plan(
+        group_id=digest([[rank.env, rank.server_args] for rank in ranks]),
         model=dict(profile),
         image=str(values.get("cluster_image") or profile["image"]),
         device=str(values["sglang_device"]),
-        tensor_parallel=len(ranked),
         api_url=f"http://{_api_address(ranked[0], values)}:{api_port}",
         dist_init=_dist_init(ranked, values, profile),
-        paths=Paths(f"{data_dir}/models/{profile['name']}", f"{data_dir}/cache", f"{data_dir}/spread"),
+        paths=Paths(_model_dir(data_dir, profile), f"{data_dir}/cache", f"{data_dir}/spread"),
         ranks=ranks,
     )
-    return Plan(**{**vars(plan), "group_id": digest(plan.as_dict())})
 
 
 def digest(value: object) -> str:
@@ -114,7 +115,7 @@ def flag_args(flags: Flags) -> list[str]:
     for name, value in flags.items():
         if value is True:
             args.append(f"--{name}")
-        elif isinstance(value, Mapping):
+        elif isinstance(value, Mapping) or (FLAGS.get(name) == "json" and isinstance(value, (list, tuple))):
             args += [f"--{name}", json.dumps(value, sort_keys=True)]
         elif isinstance(value, (list, tuple)):
             args += [f"--{name}", *(str(item) for item in value)]
@@ -123,9 +124,16 @@ def flag_args(flags: Flags) -> list[str]:
     return args
 
 
+def _model_dir(data_dir: str, profile: Mapping[str, Any]) -> str:
+    """A directory for each model and revision: another one is fetched beside the one that is being served."""
+    source, revision = (str(profile[key]).replace("/", "--") for key in ("hf_id", "revision"))
+    return f"{data_dir}/models/{source}/{revision}"
+
+
 def _api_address(first: Host, values: Mapping[str, Any]) -> str:
     host = str(values["cluster_api_host"])
-    return first.address if host == ANY_ADDRESS else host
+    host = first.address if host == ANY_ADDRESS else host
+    return f"[{host}]" if ":" in host else host
 
 
 def _dist_init(ranked: Sequence[Host], values: Mapping[str, Any], profile: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ PROPERTIES = (
     "InvocationID",
 )
 LABEL_GROUP = "dgx-spark.group"
+"""The label that tells which plan a running container belongs to."""
 LAST_LINES = 15
 LINE_LENGTH = 400
 

@@ -36,8 +36,10 @@ def _type_problem(spec: Spec, value: object) -> str | None:
     elif wanted == "dict":
         if not isinstance(value, Mapping):
             return "is not a mapping"
-    elif isinstance(value, (Mapping, list, tuple)) or not str(value).strip():
-        return "is empty" if not isinstance(value, (Mapping, list, tuple)) else "is not text"
+    elif isinstance(value, (Mapping, list, tuple)):
+        return "is not text"
+    elif not str(value).strip() and spec.get("default") != "":
+        return "is empty"
     return None
 
 
@@ -67,13 +69,13 @@ def check_value(where: str, variable: str, spec: Spec, value: object) -> list[Fi
         mend = f"Give a value of type {spec.get('type', 'str')}.{example(spec)}"
         return [Finding(where, variable, shown(value), f"{problem.capitalize()}.", mend)]
     choices = spec.get("choices")
-    if choices and value not in choices:
+    if choices and not isinstance(value, (list, tuple)) and value not in choices:
         allowed = ", ".join(str(choice) for choice in choices)
         return [Finding(where, variable, shown(value), "Is not one of the choices.", f"Use one of: {allowed}.")]
     if isinstance(value, Mapping) and spec.get("options"):
         return check_mapping(where, variable, spec["options"], value)
     if isinstance(value, (list, tuple)):
-        element = {"type": spec.get("elements", "raw"), "options": spec.get("options")}
+        element = {"type": spec.get("elements", "raw"), "options": spec.get("options"), "choices": choices}
         return [
             finding
             for index, item in enumerate(value)

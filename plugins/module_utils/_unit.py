@@ -14,11 +14,9 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import (
     MODELS_IN_CONTAINER,
     digest,
 )
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import LABEL_GROUP
 
 CONTAINER = "sglang-rank"
-GROUP_LABEL = "dgx-spark.group"
-"""The label that tells which plan a running container belongs to."""
-
 _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./|-]+\Z")
 
 
@@ -27,13 +25,15 @@ class RunOptions:
     """What the container gets from its node.
 
     ulimits: name -> limit (memlock and stack in bytes, -1 for none). gpu_devices: CDI names, used on cuda only.
-    rdma: whether the node has /dev/infiniband. env_file: path on the node. docker_options: further words, as they are.
+    rdma: whether the node has /dev/infiniband. env_file: path on the node. model_digest: names the content of the
+    model directory. docker_options: further words, as they are.
     """
 
     ulimits: Mapping[str, int]
     gpu_devices: Sequence[str]
     rdma: bool
     env_file: str
+    model_digest: str
     docker_options: Sequence[str]
 
 
@@ -61,17 +61,17 @@ def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOp
         *("python3", "-m", "sglang.launch_server"),
         *rank["server_args"],
     ]
-    label = f"--label={GROUP_LABEL}={digest([plan['group_id'], after])}"
+    label = f"--label={LABEL_GROUP}={digest([plan['group_id'], options.model_digest, after])}"
     return [*before, label, *after]
 
 
 def group_label(command: Sequence[str]) -> str:
     """The digest that `run_command` put into the label. Raises ValueError if there is none."""
-    prefix = f"--label={GROUP_LABEL}="
+    prefix = f"--label={LABEL_GROUP}="
     for word in command:
         if word.startswith(prefix):
             return word[len(prefix) :]
-    raise ValueError(f"no {GROUP_LABEL} label in the command")
+    raise ValueError(f"no {LABEL_GROUP} label in the command")
 
 
 def systemd_exec(command: Sequence[str]) -> str:

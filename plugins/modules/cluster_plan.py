@@ -46,9 +46,6 @@ plan:
     device:
       description: What the ranks compute on, C(cuda) or C(cpu).
       type: str
-    tensor_parallel:
-      description: The number of ranks.
-      type: int
     api_url:
       description: Where clients reach the API.
       type: str

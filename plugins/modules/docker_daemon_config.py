@@ -13,7 +13,8 @@ description:
   - Lays settings over those in Docker's configuration file and keeps every key that is there.
   - Dicts are merged key by key, lists are united in order without duplicates, all else is replaced.
   - Leaves a file alone that says the same already, whatever its layout.
-  - Does not restart Docker.
+  - Does not restart Docker, but tells whether it runs since before the file was written, so that a restart that was
+    missed can be made up for.
 options:
   path:
     description: The configuration file. Its directory is made if it is missing.
@@ -23,6 +24,10 @@ options:
     description: The settings to lay over those in the file.
     type: dict
     required: true
+  unit:
+    description: Docker's systemd unit.
+    type: str
+    default: docker.service
 attributes:
   check_mode:
     description: Says whether it would change the file.
@@ -52,6 +57,10 @@ settings:
   description: All settings of the file after the merge.
   returned: success
   type: dict
+stale:
+  description: Whether Docker runs with an older configuration than the file's.
+  returned: success
+  type: bool
 backup_file:
   description: A byte-exact copy of the file as it was.
   returned: when an existing file was changed
@@ -95,12 +104,22 @@ def write(module: AnsibleModule, path: str, text: str, present: bool) -> dict[st
     return backup
 
 
+def stale(module: AnsibleModule, path: str, unit: str) -> bool:
+    """Whether the unit was started before the file was written."""
+    if not os.path.exists(path):
+        return False
+    show = ["systemctl", "show", "--timestamp=unix", "--property=ActiveState,ActiveEnterTimestamp", unit]
+    _, shown, _ = module.run_command(show, handle_exceptions=False)
+    return _docker_daemon.is_stale(shown, os.path.getmtime(path))
+
+
 def main() -> None:
     """Read, merge, compare, write."""
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "default": "/etc/docker/daemon.json"},
             "settings": {"type": "dict", "required": True},
+            "unit": {"type": "str", "default": "docker.service"},
         },
         supports_check_mode=True,
     )
@@ -129,7 +148,7 @@ def main() -> None:
                 result.update(write(module, path, after, present))
             except OSError as trouble:
                 module.fail_json(path=path, msg=f"{path} can't be written: {trouble.strerror}.")
-    module.exit_json(**result)
+    module.exit_json(**result, stale=stale(module, path, module.params["unit"]))
 
 
 if __name__ == "__main__":

@@ -84,6 +84,6 @@ phases:
   sample: [{"phase": "loading weights", "at": 3}, {"phase": "serving", "at": 41}]
 rank:
   description: The last result of M(dgx_spark.sglang.rank_info).
-  returned: always
+  returned: success
   type: dict
 """

@@ -68,8 +68,9 @@ def read_hosts(task_vars: Mapping[str, Any]) -> list[Host]:
 def read_cluster(task_vars: Mapping[str, Any]) -> tuple[list[Finding], Plan | None]:
     """Check the whole inventory and the chosen model; the plan comes only where there is no finding."""
     hosts = read_hosts(task_vars)
-    profiles = find_profiles(_profile_dirs(hosts))
-    findings = check_inventory(hosts, role_specs(), sorted(profiles))
+    directories = _own_profile_dirs(hosts)
+    profiles = find_profiles([*directories, COLLECTION / "models"])
+    findings = check_inventory(hosts, role_specs(), sorted(profiles)) + _missing(directories)
     if findings:
         return findings, None
     values = settings(hosts, role_specs())
@@ -91,7 +92,7 @@ def find_profiles(directories: Sequence[Path]) -> dict[str, Path]:
 
 def read_profile(name: str, path: Path) -> tuple[dict[str, Any], list[Finding]]:
     """Read and check one profile: (profile with its defaults, findings). The profile is empty if there are findings."""
-    where = f"models/{path.name}"
+    where = f"models/{path.name}" if path.parent == COLLECTION / "models" else str(path)
     try:
         profile = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -101,10 +102,18 @@ def read_profile(name: str, path: Path) -> tuple[dict[str, Any], list[Finding]]:
     return ({}, findings) if findings else (complete_profile(name, profile), [])
 
 
-def _profile_dirs(hosts: Sequence[Host]) -> list[Path]:
+def _own_profile_dirs(hosts: Sequence[Host]) -> list[Path]:
     own = hosts[0].variables.get("cluster_model_dirs") if hosts else None
-    directories = [Path(str(path)).expanduser() for path in own] if isinstance(own, list) else []
-    return [*directories, COLLECTION / "models"]
+    return [Path(str(path)).expanduser() for path in own] if isinstance(own, list) else []
+
+
+def _missing(directories: Sequence[Path]) -> list[Finding]:
+    mend = "Make it, or take it out of the list; relative paths count from where ansible-playbook is run."
+    return [
+        Finding(f"group {GROUP}", "cluster_model_dirs", str(path), "Is no directory on this controller.", mend)
+        for path in directories
+        if not path.is_dir()
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -108,3 +108,18 @@ def test_module_leaves_a_bad_file_alone(tmp_path: Path) -> None:
     assert "line 1, column 2" in done.result["msg"]
     assert path.read_text() == "{oops"
     assert os.listdir(tmp_path).count("daemon.json") == 1
+
+
+@pytest.mark.parametrize(
+    ("shown", "written", "stale"),
+    [
+        ("ActiveState=active\nActiveEnterTimestamp=@1000\n", 1001.5, True),
+        ("ActiveState=active\nActiveEnterTimestamp=@1000\n", 1000.9, False),
+        ("ActiveState=active\nActiveEnterTimestamp=@1000\n", 999.0, False),
+        ("ActiveState=inactive\nActiveEnterTimestamp=@1000\n", 1001.5, False),
+        ("ActiveState=inactive\nActiveEnterTimestamp=\n", 1001.5, False),
+        ("", 1001.5, False),
+    ],
+)
+def test_stale_means_active_since_before_the_file_was_written(shown: str, written: float, stale: bool) -> None:
+    assert _docker_daemon.is_stale(shown, written) is stale

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, report
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import (
     Host,
     check_fit,
@@ -261,6 +261,21 @@ WRONG = [
     Wrong(
         "role variable of the wrong type", everywhere(rank_stop_seconds="soon"), "rank_stop_seconds", "soon", "type int"
     ),
+    Wrong("time of zero", everywhere(rank_start_seconds=0), "rank_start_seconds", "0", "from 1 up"),
+    Wrong("port of a role", everywhere(spread_port=70000), "spread_port", "70000", "1024 to 65535"),
+    Wrong("relative directory", everywhere(cluster_data_dir="data"), "cluster_data_dir", "data", "Begin it with `/`"),
+    Wrong("unknown smoke check", everywhere(smoke_checks=["HELTH"]), "smoke_checks[0]", "HELTH", "HEALTH"),
+    Wrong(
+        "list for a single value", everywhere(cluster_flags={"dtype": ["a"]}), "cluster_flags.dtype", "a", "one value"
+    ),
+    Wrong("secret in the flags", everywhere(cluster_flags={"api-key": "x"}), "cluster_flags.api-key", "x", "proxy"),
+    Wrong(
+        "template of the address",
+        on("spark-1", unreadable={"ansible_host": "'x' is undefined"}),
+        "ansible_host",
+        "template",
+        "Define",
+    ),
     Wrong("key of the model misspelt", model(tensor_paralel=4), "tensor_paralel", "4", "`tensor_parallel`"),
     Wrong("key of the model far off", model(colour="red"), "colour", "red", "use one of"),
     Wrong("model without an image", model(image=None), "image", "not set", "lmsysorg/sglang:spark"),
@@ -295,6 +310,25 @@ def test_models_that_come_with_the_collection_are_right(name: str) -> None:
 
 def test_one_node_needs_no_fabric() -> None:
     variables = {"spark-0": {"cluster_model": "glm-4.7-fp8", "cluster_tensor_parallel": 1}}
+    assert findings_of(variables, reference_profile()) == []
+
+
+@pytest.mark.parametrize("variable", ["model_hub_token", "model_hub_tokn", "cluster_flags"])
+def test_no_secret_is_shown(variable: str) -> None:
+    value = {"api-key": "hunter2"} if variable == "cluster_flags" else ["hunter2"]
+    variables = reference_variables()
+    for own in variables.values():
+        own[variable] = value
+    findings = findings_of(variables, reference_profile())
+    assert findings
+    assert "hunter2" not in report(findings, "")
+    assert "(hidden)" in report(findings, "")
+
+
+def test_empty_text_is_fine_where_it_is_the_default() -> None:
+    variables = reference_variables()
+    for own in variables.values():
+        own.update(model_hub_token="", image_archive="")
     assert findings_of(variables, reference_profile()) == []
 
 

@@ -55,16 +55,16 @@ def test_the_documented_addresses() -> None:
     assert (third.name, third.namespace) == ("spark-2", "sparklab-2")
 
 
-def test_the_inventory_is_yaml_with_all_that_ssh_needs() -> None:
-    read = yaml.safe_load(inventory.render(nodes(2)))["sparks"]
-    assert read["hosts"] == {
-        "spark-0": {"ansible_host": "198.18.0.11"},
-        "spark-1": {"ansible_host": "198.18.0.12"},
-    }
-    assert read["vars"]["ansible_user"] == "root"
-    assert read["vars"]["ansible_ssh_private_key_file"] == str(state.PRIVATE_KEY)
-    assert f"BindInterface={CONTROLLER_LINK}" in read["vars"]["ansible_ssh_common_args"]
-    assert f"UserKnownHostsFile={state.KNOWN_HOSTS}" in read["vars"]["ansible_ssh_common_args"]
+def test_the_inventory_of_four_is_the_committed_one() -> None:
+    committed = (state.CHECKOUT / "inventory/sim4/hosts.yml").read_text()
+    assert yaml.safe_load(inventory.render(nodes(4))) == yaml.safe_load(committed)
+
+
+def test_ssh_reaches_each_node_by_the_lab_alone() -> None:
+    config = inventory.ssh_config(nodes(2))
+    assert "Host spark-1\n  HostName 198.18.0.12\n" in config
+    assert "  BindInterface sparklab0\n" in config
+    assert "  StrictHostKeyChecking yes\n" in config
 
 
 def test_a_key_follows_content_and_mode_but_not_place(tmp_path: Path) -> None:

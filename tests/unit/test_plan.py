@@ -79,10 +79,16 @@ def test_own_flags_environment_and_ports_win() -> None:
     assert plan.ranks[0].env["NCCL_CROSS_NIC"] == "0"
 
 
-def test_group_id_names_the_plan() -> None:
+def test_group_id_names_what_the_ranks_are_started_with() -> None:
     assert plan_of(2).group_id == plan_of(2).group_id
+    # Nothing has to restart for another ssh address.
+    assert plan_of(2).group_id == plan_of(2, cluster_data_dir="/srv").group_id
     # Every rank is concerned when one of them changes.
     assert plan_of(2).group_id != plan_of(2, {"n1": {"cluster_fabric_addresses": ["10.1.0.9", "10.2.0.9"]}}).group_id
+
+
+def test_each_revision_of_a_model_has_its_own_directory() -> None:
+    assert plan_of(2).paths.model == "/var/lib/dgx-spark/models/a--b/main"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +98,7 @@ def test_group_id_names_the_plan() -> None:
         ({"n": 0}, ["--n", "0"]),
         ({"l": [1, 2]}, ["--l", "1", "2"]),
         ({"j": {"k": [1]}}, ["--j", '{"k": [1]}']),
+        ({"piecewise-cuda-graph-tokens": [1, 2]}, ["--piecewise-cuda-graph-tokens", "[1, 2]"]),
     ],
 )
 def test_flags(flags: dict[str, Any], args: list[str]) -> None:

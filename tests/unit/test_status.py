@@ -33,7 +33,17 @@ SERVING: dict[str, Any] = {
         ({**SERVING, "health": None, "health_error": "refused"}, {"health": "no answer"}),
         ({**SERVING, "container": {"image": "registry.lan:5000/a/b:1"}}, {"image": "a/b:1"}),
         ({**SERVING, "container": {"image": "lmsysorg/sglang:spark"}}, {"image": "lmsysorg/sglang:spark"}),
-        ({**SERVING, "phase": "failed", "failure": "invalid choice"}, {"phase": "failed: invalid choice"}),
+        ({"unreachable": True, "msg": "no route"}, {"state": "unreachable"}),
+        ({"failed": True, "msg": "no python"}, {"state": "error", "phase": "no python"}),
+        (
+            {**SERVING, "health": None, "phase": "failed", "failure": "invalid choice"},
+            {"phase": "failed: invalid choice"},
+        ),
+        (
+            {**SERVING, "health": None, "phase": "starting server", "previous": {"failure": "invalid choice"}},
+            {"phase": "starting server: invalid choice"},
+        ),
+        ({**SERVING, "previous": {"failure": "invalid choice"}}, {"phase": "serving"}),
         ({**SERVING, "container": {"image": None}, "model_class": None}, {"image": "x:1", "model": "-"}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ PLAN: dict[str, Any] = {
     "paths": {"model": "/d/m", "cache": "/d/c"},
 }
 RANK: dict[str, Any] = {"server_args": ["--port", "1"]}
-OPTIONS = RunOptions(ulimits={}, gpu_devices=["nvidia.com/gpu=all"], rdma=False, env_file="/e", docker_options=[])
+OPTIONS = RunOptions({}, ["nvidia.com/gpu=all"], rdma=False, env_file="/e", model_digest="d", docker_options=[])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,8 @@ def test_no_gpu_and_no_rdma_where_there_is_none() -> None:
     [
         ({**PLAN, "group_id": "abd"}, OPTIONS),
         ({**PLAN, "image": "x:2"}, OPTIONS),
-        (PLAN, RunOptions({"stack": 1}, [], False, "/e", [])),
+        (PLAN, replace(OPTIONS, ulimits={"stack": 1})),
+        (PLAN, replace(OPTIONS, model_digest="e")),
     ],
 )
 def test_label_changes_with_the_command(plan: dict[str, Any], options: RunOptions) -> None:

@@ -21,7 +21,8 @@ REFERENCE_FLAGS = """
 DOCKER_OPTIONS = """
 docker run --rm --name=sglang-rank --log-driver=none --network=host --ipc=host --ulimit=memlock=-1
 --ulimit=stack=67108864 --device=/dev/infiniband --cap-add=IPC_LOCK --device=nvidia.com/gpu=all
---env-file=/etc/dgx-spark/rank.env --volume=/var/lib/dgx-spark/models/glm-4.7-fp8:/models/glm-4.7-fp8:ro
+--env-file=/etc/dgx-spark/rank.env
+--volume=/var/lib/dgx-spark/models/zai-org--GLM-4.7-FP8/main:/models/glm-4.7-fp8:ro
 --volume=/var/lib/dgx-spark/cache:/root/.cache lmsysorg/sglang:spark python3 -m sglang.launch_server
 """
 
@@ -66,6 +67,37 @@ def test_command_line_flag_by_flag(rendered: Path, rank: int) -> None:
     words.remove(labels[0])
     host = "0.0.0.0" if rank == 0 else f"192.168.100.{11 + rank}"
     assert words == DOCKER_OPTIONS.split() + REFERENCE_FLAGS.format(host=host, rank=rank).split()
+
+
+REST_OF_UNIT = """\
+# Ansible managed
+[Unit]
+Description=SGLang rank {rank} of 4, glm-4.7-fp8
+Documentation=https://docs.sglang.ai
+Requires=docker.service
+After=docker.service network-online.target
+Wants=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+ExecStartPre=-/usr/bin/docker rm --force sglang-rank
+ExecStop=-/usr/bin/docker stop -t 30 sglang-rank
+TimeoutStopSec=45
+Restart=always
+RestartSec=5
+SyslogIdentifier=sglang-rank
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_rest_of_the_unit(rendered: Path, rank: int) -> None:
+    text = (rendered / f"{rank}-sglang-rank.service").read_text().replace("\\\n", " ")
+    rest = [line for line in text.splitlines() if not line.startswith("ExecStart=")]
+    assert rest == REST_OF_UNIT.format(rank=rank).splitlines()
 
 
 @pytest.mark.parametrize("rank", range(4))
