@@ -108,6 +108,8 @@ def bootstrap(rootfs: RootFs, target: Path) -> None:
     command += [f"--include={','.join(rootfs.packages)}"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
     command += [f"--customize-hook={hook}" for hook in rootfs.hooks]
+    if rootfs.hooks:  # a node keeps the package lists that its hook has made
+        command.append("--skip=cleanup/apt/lists")
     command += ["--aptopt=Acquire::Languages none", SUITE, str(target)]
     run(["env", f"TMPDIR={state.scratch()}", *contained(command)])
 

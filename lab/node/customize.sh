@@ -22,6 +22,10 @@ rm -f "$root/etc/apt/sources.list" "$root"/etc/apt/sources.list.d/*
 
 cp -r --no-preserve=ownership "$source/root/." "$root"
 
+# As on a machine that has been up for a while, the package lists are there.
+rm -rf "$root"/var/lib/apt/lists/*
+chroot "$root" apt-get -qq update
+
 # Each node makes its own identity.
 rm -f "$root"/etc/ssh/ssh_host_*
 : > "$root/etc/machine-id"
