@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,11 +90,10 @@ def test_a_node_gets_what_its_host_needs(host: Host, wrapped: bool, limited: boo
 
 
 def test_a_container_is_another_one_when_its_inputs_change() -> None:
-    def spec(**changes: tuple[str, ...]) -> str:
-        return Container(name="a", namespace="n", kind="service", image="i", **changes).spec
-
-    assert spec() == spec()
-    assert len({spec(), spec(flags=("--x",)), spec(command=("y",)), spec(inputs=("z",))}) == 4
+    one = Container(name="a", namespace="n", kind="service", image="i")
+    others = [replace(one, flags=("--x",)), replace(one, command=("y",)), replace(one, inputs=("z",))]
+    assert one.spec == replace(one).spec
+    assert len({container.spec for container in (one, *others)}) == 4
 
 
 def test_the_status_table_lines_up() -> None:
