@@ -108,7 +108,7 @@ def table(results: dict[str, Any]) -> str:
         ratio = theirs["seconds"] / ours["seconds"]
         lines += [
             "",
-            f"This checkout's `ansible.cfg` makes the second run {ratio:.1f} times as fast.",
+            f"With Ansible's default settings the second run takes {ratio:.2f} times as long.",
         ]
     return "\n".join(lines)
 

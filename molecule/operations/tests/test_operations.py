@@ -1,0 +1,157 @@
+"""What an operator does with a group that serves, with the playbooks and by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+API = "http://198.18.0.11:30000"
+NODES = [f"spark-{number}" for number in range(4)]
+GROUP_LABEL = "docker inspect --format '{{index .Config.Labels \"dgx-spark.group\"}}' sglang-rank"
+
+
+def command(playbook: str, *arguments: str) -> list[str]:
+    return ["ansible-playbook", "-i", str(ROOT / "inventory/sim4"), str(ROOT / playbook), *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "200"}
+
+
+def play(playbook: str, *arguments: str, code: int = 0) -> str:
+    """Run a playbook to its end; returns its output."""
+    done = subprocess.run(
+        command(playbook, *arguments), capture_output=True, text=True, env=environment(), timeout=600, check=False
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == code, output
+    return output
+
+
+def on(node: str, script: str) -> str:
+    """Run a line of shell on a node; returns what it printed."""
+    ssh = ["ssh", "-F", str(ROOT / ".lab/ssh_config"), node, script]
+    return subprocess.run(ssh, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
+
+
+def flags(**values: Any) -> list[str]:
+    named = {name.replace("_", "-"): value for name, value in values.items()}
+    return ["-e", json.dumps({"cluster_flags": named})]
+
+
+def serves() -> bool:
+    try:
+        with urllib.request.urlopen(f"{API}/health", timeout=60) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError):
+        return False
+
+
+def server_info() -> dict[str, Any]:
+    with urllib.request.urlopen(f"{API}/get_server_info", timeout=60) as answer:
+        info: dict[str, Any] = json.load(answer)
+    return info
+
+
+def rows(output: str) -> dict[str, list[str]]:
+    """The rows of the status table, by node."""
+    lines = [line.split() for line in output.splitlines() if line.startswith("spark-") and ":" not in line.split()[0]]
+    return {line[0]: line[1:] for line in lines if len(line) > 2 and line[1].isdigit()}
+
+
+def test_status_has_a_row_for_each_rank() -> None:
+    shown = rows(play("playbooks/status.yml"))
+    assert list(shown) == NODES
+    for number, node in enumerate(NODES):
+        assert shown[node][:3] == [str(number), "active", "serving"]
+        assert shown[node][-2:] == ["Glm4MoeForCausalLM", "ok"]
+
+
+def test_stopped_stays_stopped() -> None:
+    play("playbooks/stop.yml")
+    assert not serves()
+    for node in NODES:
+        # "dead" and not "auto-restart": nothing is going to start it again.
+        assert on(node, "systemctl show --value --property SubState sglang-rank") == "dead"
+        assert on(node, "docker ps --all --quiet") == ""
+    assert {row[1] for row in rows(play("playbooks/status.yml")).values()} == {"inactive"}
+
+
+def test_start_returns_when_it_serves() -> None:
+    play("playbooks/start.yml")
+    assert serves()
+
+
+def test_a_flag_that_the_server_refuses_is_told_with_its_reason() -> None:
+    output = play("site.yml", "--tags", "rank", *flags(tool_call_parser="glm47"), code=2)
+    assert "Reason in the log: argument --tool-call-parser: invalid choice: 'glm47'" in output
+    assert "invalid choice" in play("playbooks/status.yml")
+
+
+def test_the_next_right_run_serves_again() -> None:
+    assert "changed=0" not in play("site.yml").partition("PLAY RECAP")[2].partition("spark-0")[2]
+    assert serves()
+
+
+def test_a_container_stopped_by_hand_comes_back_with_its_group() -> None:
+    on("spark-2", "docker stop sglang-rank")
+    recap = play("site.yml").partition("PLAY RECAP")[2]
+    assert "changed=1" not in recap
+    assert serves()
+
+
+def test_a_killed_run_is_made_up_for_by_the_next() -> None:
+    """Killed when the new units are written and nothing has been restarted yet."""
+    wanted = flags(max_running_requests=3)
+    with subprocess.Popen(
+        command("site.yml", "--tags", "rank", *wanted),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    ) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if "Look at the rank" in line:
+                os.killpg(run.pid, signal.SIGKILL)
+                break
+        run.stdout.read()
+    assert run.returncode == -signal.SIGKILL
+    assert server_info()["max_running_requests"] != 3
+    play("site.yml", "--tags", "rank", *wanted)
+    assert server_info()["max_running_requests"] == 3
+    units = {
+        on(node, "grep --only-matching 'max-running-requests 3' /etc/systemd/system/sglang-rank.service")
+        for node in NODES
+    }
+    assert units == {"max-running-requests 3"}
+    # Every rank runs what its own unit says.
+    for node in NODES:
+        label = on(node, GROUP_LABEL)
+        assert label
+        assert label in on(node, "cat /etc/systemd/system/sglang-rank.service")
+
+
+def test_teardown_leaves_the_model_and_nothing_else() -> None:
+    play("playbooks/teardown.yml")
+    for node in NODES:
+        assert on(node, "systemctl show --value --property LoadState sglang-rank") == "not-found"
+        assert on(node, "docker ps --all --quiet; ls -d /etc/dgx-spark /var/lib/dgx-spark/cache 2>/dev/null") == ""
+        assert on(node, "ls /var/lib/dgx-spark/models/dgx-spark--glm4-moe-tiny/main/config.json") != ""
+
+
+def test_teardown_of_data_takes_the_model_and_the_image_too() -> None:
+    play("playbooks/teardown.yml", "-e", "rank_remove_data=true")
+    for node in NODES:
+        assert (
+            on(node, "ls /var/lib/dgx-spark/models/dgx-spark--glm4-moe-tiny/main 2>/dev/null; docker image ls --quiet")
+            == ""
+        )
