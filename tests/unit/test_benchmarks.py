@@ -83,4 +83,4 @@ def test_a_run_counts_its_events() -> None:
 def test_the_table_gives_the_ratio() -> None:
     rows = {bring_up.AGAIN: {"seconds": 10.0}, bring_up.AGAIN_DEFAULTS: {"seconds": 25.0}}
     text = bring_up.table({"date": "today", "machine": "this", "rows": rows})
-    assert "2.5 times" in text
+    assert "2.50 times as long" in text
