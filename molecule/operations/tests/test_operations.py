@@ -22,8 +22,10 @@ def command(playbook: str, *arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
+    """Without molecule's colours, and wide enough for a table whose cells are not broken."""
     return {
         **os.environ,
+        "COLUMNS": "200",
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_FORCE_COLOR": "0",
