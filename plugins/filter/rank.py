@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._status import status_row
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._status import failures, status_row
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._unit import (
     RunOptions,
     group_label,
@@ -34,6 +34,7 @@ class FilterModule:
         return {
             "rank_command": rank_command,
             "rank_label": group_label,
+            "status_failures": failures,
             "status_rows": status_rows,
             "systemd_exec": systemd_exec,
         }

@@ -1,14 +1,11 @@
 # Copyright (c) 2026 the dgx_spark.sglang contributors
 # SPDX-License-Identifier: MIT
-"""The rows of the status table."""
+"""The status table: a row a rank, and the failures below it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-SHOWN = 100
-"""Characters of a failure that a row has room for; `journalctl -u sglang-rank` has all of it."""
 
 
 def status_row(plan: Mapping[str, Any], rank: Mapping[str, Any], seen: Mapping[str, Any] | None) -> dict[str, str]:
@@ -17,21 +14,30 @@ def status_row(plan: Mapping[str, Any], rank: Mapping[str, Any], seen: Mapping[s
     if not seen or seen.get("unreachable"):
         return {**row, "state": "unreachable"}
     if seen.get("failed"):
-        return {**row, "state": "error", "phase": str(seen.get("msg"))}
+        return {**row, "state": "error", "failure": str(seen.get("msg"))}
     if not seen["installed"]:
         return {**row, "state": "not installed"}
-    phase = " ".join(filter(None, (seen["phase"], seen.get("phase_detail"))))
     # While a rank is started again and again, what counts is why it ended the last time.
     failure = seen.get("failure") or (seen.get("previous") or {}).get("failure")
     return {
         **row,
         "state": str(seen["active_state"]),
-        "phase": f"{phase}: {failure[:SHOWN]}" if failure and seen["health"] != 200 else phase,
+        "phase": " ".join(filter(None, (seen["phase"], seen.get("phase_detail")))),
         "since": str(seen["since"]),
         "image": without_registry(str(seen["container"].get("image") or plan["image"])),
         "model": str(seen.get("model_class") or "-"),
         "health": "ok" if seen["health"] == 200 else str(seen["health"] or "no answer"),
+        "failure": str(failure) if failure and seen["health"] != 200 else "",
     }
+
+
+def failures(rows: Sequence[Mapping[str, str]]) -> str:
+    """Why ranks failed, for the lines below the table: equal reasons once, with the nodes that they stand for."""
+    nodes: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("failure"):
+            nodes.setdefault(row["failure"], []).append(row["node"])
+    return "\n".join(f"{', '.join(names)}: {failure}" for failure, names in nodes.items())
 
 
 def without_registry(image: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._status import status_row
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._status import failures, status_row
 
 PLAN = {"image": "x:1"}
 RANK = {"host": "spark-1", "rank": 1}
@@ -34,16 +34,16 @@ SERVING: dict[str, Any] = {
         ({**SERVING, "container": {"image": "registry.lan:5000/a/b:1"}}, {"image": "a/b:1"}),
         ({**SERVING, "container": {"image": "lmsysorg/sglang:spark"}}, {"image": "lmsysorg/sglang:spark"}),
         ({"unreachable": True, "msg": "no route"}, {"state": "unreachable"}),
-        ({"failed": True, "msg": "no python"}, {"state": "error", "phase": "no python"}),
+        ({"failed": True, "msg": "no python"}, {"state": "error", "failure": "no python"}),
         (
             {**SERVING, "health": None, "phase": "failed", "failure": "invalid choice"},
-            {"phase": "failed: invalid choice"},
+            {"phase": "failed", "failure": "invalid choice"},
         ),
         (
             {**SERVING, "health": None, "phase": "starting server", "previous": {"failure": "invalid choice"}},
-            {"phase": "starting server: invalid choice"},
+            {"phase": "starting server", "failure": "invalid choice"},
         ),
-        ({**SERVING, "previous": {"failure": "invalid choice"}}, {"phase": "serving"}),
+        ({**SERVING, "previous": {"failure": "invalid choice"}}, {"phase": "serving", "failure": ""}),
         ({**SERVING, "container": {"image": None}, "model_class": None}, {"image": "x:1", "model": "-"}),
     ],
 )
@@ -51,3 +51,14 @@ def test_row(seen: dict[str, Any] | None, expected: dict[str, str]) -> None:
     row = status_row(PLAN, RANK, seen)
     assert (row["node"], row["rank"]) == ("spark-1", "1")
     assert expected.items() <= row.items()
+
+
+def test_equal_failures_are_told_once() -> None:
+    rows = [
+        {"node": "a", "failure": "invalid choice"},
+        {"node": "b", "failure": ""},
+        {"node": "c", "failure": "invalid choice"},
+        {"node": "d", "failure": "port in use"},
+        {"node": "e"},
+    ]
+    assert failures(rows) == "a, c: invalid choice\nd: port in use"

@@ -81,7 +81,8 @@ StartLimitIntervalSec=0
 
 [Service]
 Type=exec
-ExecStartPre=-/usr/bin/docker rm --force sglang-rank
+# What a crash of the node or of Docker left; that there is nothing is no error to be told.
+ExecStartPre=/bin/sh -c 'docker rm --force sglang-rank 2>/dev/null || true'
 ExecStop=-/usr/bin/docker stop -t 30 sglang-rank
 TimeoutStopSec=45
 Restart=always
