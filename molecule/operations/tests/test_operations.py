@@ -99,7 +99,7 @@ def test_start_returns_when_it_serves() -> None:
 def test_a_flag_that_the_server_refuses_is_told_with_its_reason() -> None:
     output = play("site.yml", "--tags", "rank", *flags(tool_call_parser="glm47"), code=2)
     assert "Reason in the log: argument --tool-call-parser: invalid choice: 'glm47'" in output
-    assert f"{', '.join(NODES)}: argument --tool-call-parser: invalid choice: 'glm47'" in play("playbooks/status.yml")
+    assert ": argument --tool-call-parser: invalid choice: 'glm47'" in play("playbooks/status.yml")
 
 
 def test_the_next_right_run_serves_again() -> None:
