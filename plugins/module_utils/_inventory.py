@@ -56,11 +56,13 @@ def check_inventory(hosts: Sequence[Host], specs: Mapping[str, Spec], profile_na
     if not hosts:
         mend = "List the Sparks under it; inventory/spark4/hosts.yml is an example."
         return [Finding("inventory", f"group {GROUP}", "(no hosts)", "There is nothing to serve on.", mend)]
+    unknown = _near_misses(hosts, specs)
     findings = _check_variables(hosts, specs)
     if findings:
-        return findings
+        return [*unknown, *findings]
     values = settings(hosts, specs)
     return [
+        *unknown,
         *_check_model_name(values["cluster_model"], profile_names),
         *_check_ranges(values),
         *check_image(f"group {GROUP}", "cluster_image", values.get("cluster_image")),
@@ -133,7 +135,7 @@ def _source(values: Mapping[str, Any], profile: Mapping[str, Any], variable: str
 
 
 def _check_variables(hosts: Sequence[Host], specs: Mapping[str, Spec]) -> list[Finding]:
-    findings = [*_unreadable(hosts, specs), *_near_misses(hosts, specs)]
+    findings = _unreadable(hosts, specs)
     for name, spec in specs.items():
         held: dict[str, tuple[Any, list[str]]] = {}
         for host in hosts:

@@ -365,6 +365,6 @@ def test_what_the_roles_set_is_not_taken_for_a_typing_error() -> None:
 def test_all_findings_come_at_once() -> None:
     variables = reference_variables()
     for own in variables.values():
-        own.update(cluster_api_port=1, cluster_flags={"context-lenght": 1}, cluster_api_host="all")
+        own.update(cluster_api_port=1, cluster_flags={"context-lenght": 1}, cluster_api_host="all", cluster_modle=1)
     named = {finding.variable for finding in findings_of(variables, reference_profile())}
-    assert named == {"cluster_api_port", "cluster_flags.context-lenght", "cluster_api_host"}
+    assert named == {"cluster_api_port", "cluster_flags.context-lenght", "cluster_api_host", "cluster_modle"}
