@@ -55,12 +55,12 @@ def read_hosts(task_vars: Mapping[str, Any]) -> list[Host]:
                 try:
                     variables[variable] = _plain(known[variable])
                 except AnsibleError as error:
-                    unreadable[variable] = f"{str(error).splitlines()[0].rstrip('.')}."
+                    unreadable[variable] = _sentence(error)
         try:
             address = str(known.get("ansible_host", name))
         except AnsibleError as error:
             address = name
-            unreadable["ansible_host"] = f"{str(error).splitlines()[0].rstrip('.')}."
+            unreadable["ansible_host"] = _sentence(error)
         hosts.append(Host(name, address, variables, unreadable))
     return hosts
 
@@ -114,6 +114,11 @@ def _missing(directories: Sequence[Path]) -> list[Finding]:
         for path in directories
         if not path.is_dir()
     ]
+
+
+def _sentence(error: AnsibleError) -> str:
+    """The first line of an error of ansible-core; what follows it is the place in the source."""
+    return f"{str(error).splitlines()[0].rstrip('.')}."
 
 
 def _plain(value: Any) -> Any:
