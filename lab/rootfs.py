@@ -61,15 +61,15 @@ class RootFs:
 
 
 def node() -> RootFs:
-    """A bare Spark: systemd, sshd, network tools, no container engine."""
-    folder = state.SOURCE / "node"
-    script = shlex.quote(str(folder / "customize.sh"))
+    """A bare Spark: systemd, sshd, network tools, the CUDA driver's stand-in, no container engine."""
+    folder, cuda = state.SOURCE / "node", state.SOURCE / "cuda"
+    script, source, driver = (shlex.quote(str(path)) for path in (folder / "customize.sh", folder, cuda))
     packages = " ".join(_NODE_REPOSITORY)
     return RootFs(
         title="node",
         packages=_NODE_PACKAGES,
-        hooks=(f'sh {script} {shlex.quote(str(folder))} "$1" {packages}',),
-        sources=(folder,),
+        hooks=(f'sh {script} {source} {driver} "$1" {packages}',),
+        sources=(folder, cuda),
         config=("STOPSIGNAL SIGRTMIN+3", 'CMD ["/sbin/init"]'),
     )
 

@@ -1,9 +1,9 @@
 #!/bin/sh
-# customize.sh SOURCE ROOT PACKAGE...: finish a node's root file system (run by mmdebstrap, which sets MMDEBSTRAP_APT_CONFIG).
-# SOURCE is this folder. The packages are not installed: they go to an offline apt repository inside the node, with all they need.
+# customize.sh SOURCE CUDA ROOT PACKAGE...: finish a node's root file system (run by mmdebstrap, which sets MMDEBSTRAP_APT_CONFIG).
+# SOURCE is this folder, CUDA that of the stand-in for NVIDIA's driver. The packages are not installed: they go to an offline apt repository inside the node, with all they need.
 set -eu
-source=$1 root=$2
-shift 2
+source=$1 cuda=$2 root=$3
+shift 3
 
 repository=$root/var/local/apt
 # What the base was made from lies in the same folder: only what is still missing belongs to the repository.
@@ -21,6 +21,10 @@ mv "$root"/var/cache/apt/archives/*.deb "$repository"
 rm -f "$root/etc/apt/sources.list" "$root"/etc/apt/sources.list.d/*
 
 cp -r --no-preserve=ownership "$source/root/." "$root"
+
+# Where the driver's packages put it.
+sh "$cuda/build.sh" "$root/usr/lib/$(cc -print-multiarch)"
+chroot "$root" ldconfig
 
 # As on a machine that has been up for a while, the package lists are there.
 rm -rf "$root"/var/lib/apt/lists/*
