@@ -20,7 +20,18 @@ sys.path.insert(0, str(ROOT / ".collections"))
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import PROFILE_OPTIONS  # noqa: E402
 
 PAGE = ROOT / "docs/variables.md"
-ORDER = ["validate", "cluster", "container_runtime", "image", "model", "spread", "rank", "smoke"]
+ORDER = [
+    "validate",
+    "cluster",
+    "container_runtime",
+    "image",
+    "model",
+    "spread",
+    "moe_config",
+    "release",
+    "rank",
+    "smoke",
+]
 HEAD = """# Variables
 
 Made from the roles' `meta/argument_specs.yml` by `python docs/make_variables.py`; do not edit.

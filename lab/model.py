@@ -40,7 +40,7 @@ _WORDS = (_FOLDER / "words.txt").read_text().split()
 _VOCABULARY_MULTIPLE = 64
 
 # GLM-4.7's shape in miniature. Heads, key-value heads, and both intermediate sizes divide by 8: any
-# TP of 1, 2, 4, 8.
+# TP of 1, 2, 4, 8. The experts' width is a multiple of 32 a rank, to which SGLang on CPU would pad it.
 SHAPE: dict[str, Any] = {
     "architectures": ["Glm4MoeForCausalLM"],
     "model_type": "glm4_moe",
@@ -53,7 +53,7 @@ SHAPE: dict[str, Any] = {
     "initializer_range": 0.02,
     "intermediate_size": 256,
     "max_position_embeddings": 8192,
-    "moe_intermediate_size": 64,
+    "moe_intermediate_size": 256,
     "n_group": 1,
     "n_routed_experts": 16,
     "n_shared_experts": 1,

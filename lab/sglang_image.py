@@ -26,6 +26,7 @@ from lab.run import LabError, attempt, contained, run, say
 
 _FOLDER = state.SOURCE / "image"
 _REQUIREMENTS = _FOLDER / "requirements.txt"
+_SHIM_FILES = (_FOLDER / "sitecustomize.py", _FOLDER / "gb10_kernel.py")
 # Debian 12's Python, and where it looks for packages.
 _PYTHON = "3.11"
 _PACKAGES = f"usr/local/lib/python{_PYTHON}/dist-packages"
@@ -226,14 +227,14 @@ def ensure(base_image: str) -> None:
     base = store.ensure(state.key("base", base_image), 1, lambda archives: [_base_layer(base_image, archives[0])])
     recipe = (_PROBE, *_UNUSED, str(sorted(ENVIRONMENT.items())))
     packages = store.ensure(
-        state.key("packages", base_image, *recipe, _REQUIREMENTS, _FOLDER / "sitecustomize.py"),
+        state.key("packages", base_image, *recipe, _REQUIREMENTS, *_SHIM_FILES),
         2,
         lambda archives: _package_layers(base_image, archives),
     )
     shim = store.ensure(
-        state.key("shim", _FOLDER / "sitecustomize.py"),
+        state.key("shim", *_SHIM_FILES),
         1,
-        lambda archives: [_pack_packages({f"{_SHIM}/sitecustomize.py": _FOLDER / "sitecustomize.py"}, archives[0])],
+        lambda archives: [_pack_packages({f"{_SHIM}/{file.name}": file for file in _SHIM_FILES}, archives[0])],
     )
     wanted = [*base, *packages, *shim]
     if repository.put_image(IMAGE_TAG, wanted, _configuration()):

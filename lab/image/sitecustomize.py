@@ -9,6 +9,8 @@ filled:
   that it has just
   defined. It is handed its own back. Without this it falls back to a slow generic model class,
   silently.
+
+And before the CPU computes the experts, `gb10_kernel` plays what a GB10 would make of the kernel configs.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -28,6 +30,7 @@ _OWN = {
     "vllm.model_executor.layers.layernorm": "sglang.srt.layers.layernorm",
 }
 _CUSTOM_OPS = "vllm._custom_ops"
+_EXPERTS = "sglang.srt.layers.moe.fused_moe_native"
 _VLLM = {"vllm", "vllm.model_executor", "vllm.model_executor.layers", _CUSTOM_OPS, *_OWN}
 
 
@@ -107,4 +110,27 @@ class _StandIn(MetaPathFinder, Loader):
                 module.__dict__.update(cdiv=_ceiling_division, next_power_of_2=_next_power_of_2)
 
 
+class _ExpertsLoader(SourceFileLoader):
+    """Loads SGLang's experts on CPU, and puts the launches of a GB10 before them."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        from gb10_kernel import before
+
+        module.__dict__["moe_forward_native"] = before(module.__dict__["moe_forward_native"])
+
+
+class _Experts(MetaPathFinder):
+    """Finds that one module; asked first."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path, target) if fullname == _EXPERTS else None
+        if spec and spec.origin:
+            spec.loader = _ExpertsLoader(fullname, spec.origin)
+        return spec
+
+
 sys.meta_path.append(_StandIn())
+sys.meta_path.insert(0, _Experts())

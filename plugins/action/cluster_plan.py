@@ -12,19 +12,17 @@ from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller impor
 
 
 class ActionModule(ActionBase):
-    """Returns the plan and the part of it that is this host's."""
+    """Returns the plan."""
 
     _requires_connection = False
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return {plan, rank}; an inventory that cannot be planned fails as it does in validate_inventory."""
+        """Return {plan}; an inventory that cannot be planned fails as it does in validate_inventory."""
         super().run(tmp, task_vars)
         self.validate_argument_spec(argument_spec={})
         assert task_vars is not None
         findings, plan = read_cluster(task_vars)
         if plan is None:
             return {"failed": True, "msg": report(findings, "There is no plan for this inventory.")}
-        data = plan.as_dict()
-        own = [rank for rank in data["ranks"] if rank["host"] == task_vars["inventory_hostname"]]
-        return {"changed": False, "plan": data, "rank": own[0] if own else None}
+        return {"changed": False, "plan": plan.as_dict()}

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe_choice import missed
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import release_rows
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._status import failures, status_row
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._unit import (
     RunOptions,
@@ -26,14 +28,23 @@ def status_rows(plan: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[di
     return [status_row(plan, rank, hostvars[rank["host"]].get("rank_seen")) for rank in plan["ranks"]]
 
 
+def of_ranks(plan: Mapping[str, Any], hostvars: Mapping[str, Any], name: str) -> list[Any]:
+    """What each rank's host knows by a name, in rank order; hosts that know no such thing are left out."""
+    known = (hostvars[rank["host"]] for rank in plan["ranks"])
+    return [host[name] for host in known if name in host]
+
+
 class FilterModule:
     """The filters by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name -> function."""
         return {
+            "moe_configs_missed": missed,
+            "of_ranks": of_ranks,
             "rank_command": rank_command,
             "rank_label": group_label,
+            "release_rows": release_rows,
             "status_failures": failures,
             "status_rows": status_rows,
             "systemd_exec": systemd_exec,

@@ -11,6 +11,7 @@ import ipaddress
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, shown
@@ -191,11 +192,22 @@ def _near_misses(hosts: Sequence[Host], specs: Mapping[str, Spec]) -> list[Findi
     return findings
 
 
+def _common_words(names: Sequence[str]) -> str:
+    """The words that all names begin with: moe_config of moe_config_dirs and moe_config_seconds."""
+    words = [name.split("_") for name in names]
+    shared = takewhile(lambda column: len(set(column)) == 1, zip(*words))
+    return "_".join(column[0] for column in shared)
+
+
 def _nearest_variable(variable: str, known: Iterable[str]) -> str | None:
     """The nearest variable of the same role: the role's name itself would make any two look alike."""
-    prefix, _, rest = variable.partition("_")
-    near = nearest(rest, [name.partition("_")[2] for name in known if name.startswith(f"{prefix}_")])
-    return f"{prefix}_{near}" if near else None
+    first = f"{variable.partition('_')[0]}_"
+    alike = [name for name in known if name.startswith(first)]
+    # "moe_config_" where all variables with "moe_" are that role's.
+    role = f"{_common_words(alike)}_"
+    prefix = role if len(alike) > 1 and variable.startswith(role) else first
+    near = nearest(variable[len(prefix) :], [name[len(prefix) :] for name in alike])
+    return f"{prefix}{near}" if near else None
 
 
 def _check_ranges(values: Mapping[str, Any]) -> list[Finding]:

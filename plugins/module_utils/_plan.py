@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _release
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._flags import FLAGS
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import (
     Host,
@@ -53,11 +54,30 @@ class Rank:
 
 @dataclass(frozen=True)
 class Paths:
-    """Directories on a node: `model` is the one of the model served, `spread` holds what is passed on to the peers."""
+    """Directories on a node: `model` is the one of the model served, `spread` holds what is passed on to the peers.
+
+    releases, trial: see _release.
+    """
 
     model: str
     cache: str
     spread: str
+    releases: str = _release.ROOT
+    trial: str = _release.TRIAL
+
+
+@dataclass(frozen=True)
+class Moe:
+    """What the server's flags say about its MoE kernels.
+
+    ep: expert parallelism. quantization: of weights that are loaded in 16 bits, None if not set. fused_shared_experts:
+    False if a flag forbids it, None if the server decides. skip: why no kernel config is read, "" if they are.
+    """
+
+    ep: int
+    quantization: str | None
+    fused_shared_experts: bool | None
+    skip: str
 
 
 @dataclass(frozen=True)
@@ -74,6 +94,7 @@ class Plan:
     api_url: str
     dist_init: str
     paths: Paths
+    moe: Moe
     ranks: list[Rank]
 
     def as_dict(self) -> dict[str, Any]:
@@ -99,8 +120,22 @@ def make_plan(hosts: Sequence[Host], values: Mapping[str, Any], profile: Mapping
         api_url=f"http://{_api_address(ranked[0], values)}:{api_port}",
         dist_init=_dist_init(ranked, values, profile),
         paths=Paths(_model_dir(data_dir, profile), f"{data_dir}/cache", f"{data_dir}/spread"),
+        moe=moe_of({**profile["flags"], **values["cluster_flags"]}),
         ranks=ranks,
     )
+
+
+def moe_of(flags: Flags) -> Moe:
+    """What launch_server's options mean for MoE kernels; their names and values are those of SGLang 0.5.4 to 0.5.23."""
+    ep = next((flags[name] for name in ("ep-size", "expert-parallel-size", "ep") if name in flags), 1)
+    runner = str(flags.get("moe-runner-backend", "auto"))
+    skip = ""
+    if flags.get("enable-deterministic-inference"):
+        skip = "enable-deterministic-inference makes SGLang pass over them"
+    elif runner not in ("auto", "triton"):
+        skip = f"moe-runner-backend {runner} has kernels of its own"
+    fused = False if flags.get("disable-shared-experts-fusion") else None
+    return Moe(int(ep), flags.get("quantization"), fused, skip)
 
 
 def digest(value: object) -> str:

@@ -30,12 +30,19 @@ PROPERTIES = (
 )
 LABEL_GROUP = "dgx-spark.group"
 """The label that tells which plan a running container belongs to."""
+LABEL_RELEASE = "dgx-spark.release"
+"""The label that tells which release lies over the image of a running container."""
 LAST_LINES = 15
 LINE_LENGTH = 400
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?")
 _SECRETS = re.compile(r"(api_key='?|--(?:admin-)?api-key[= ])[^'\s,)]+")
+# How SGLang says which kernel config file it took, from 0.5.4 to 0.5.23; names may hold a space. It says so at the
+# first forward, once a file and process.
+_MOE_CONFIG = re.compile(r"[Uu]s(?:ing|e) MoE kernel config from (.+?\.json)\.(?: |$)")
+MOE_CONFIG_LINES = "MoE kernel config"
+_MOE_DEFAULT = "Using default MoE kernel config"
 _BAR = re.compile(r"(\d+)%.*?\|\s*(\d+)/(\d+)")
 
 
@@ -267,6 +274,18 @@ def model_classes(lines: Iterable[str]) -> list[str]:
     return found
 
 
+def moe_configs(lines: Iterable[str]) -> dict[str, object]:
+    """The kernel config files that the server took (used), and whether it took default tiles somewhere (default)."""
+    used: list[str] = []
+    default = False
+    for line in lines:
+        match = _MOE_CONFIG.search(line)
+        if match and match.group(1) not in used:
+            used.append(match.group(1))
+        default = default or _MOE_DEFAULT in line
+    return {"used": used, "default": default}
+
+
 def tp_group(lines: Iterable[str]) -> dict[str, int | None]:
     """Sizes and ranks that the server logged about itself; None for what it has not said yet."""
     facts: dict[str, int | None] = {"size": None, "rank": None, "nodes": None, "node_rank": None}
@@ -325,13 +344,15 @@ def container_facts(inspected: str) -> dict[str, object]:
         raise ValueError("docker inspect gave no list of containers")
     document = documents[0]
     config, state = document.get("Config") or {}, document.get("State") or {}
+    labels = config.get("Labels") or {}
     started = str(state.get("StartedAt") or "")
     return {
         "running": bool(state.get("Running")),
         "id": document.get("Id"),
         "image": config.get("Image"),
         "image_id": document.get("Image"),
-        "group": (config.get("Labels") or {}).get(LABEL_GROUP),
+        "group": labels.get(LABEL_GROUP),
+        "release": labels.get(LABEL_RELEASE),
         # Docker writes year 1 for a container that never started.
         "started_at": re.sub(r"\.\d+", "", started) if started > "0002" else None,
         "problem": None,
@@ -340,5 +361,5 @@ def container_facts(inspected: str) -> dict[str, object]:
 
 def no_container(problem: str | None) -> dict[str, object]:
     """The same keys for a container that isn't there, with the reason when that is trouble."""
-    keys = ("id", "image", "image_id", "group", "started_at")
+    keys = ("id", "image", "image_id", "group", "release", "started_at")
     return {"running": False, **dict.fromkeys(keys), "problem": problem}

@@ -14,9 +14,13 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import (
     MODELS_IN_CONTAINER,
     digest,
 )
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import LABEL_GROUP
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import LABEL_GROUP, LABEL_RELEASE
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import ENV_MOUNTS, ENV_RELEASE
 
 CONTAINER = "sglang-rank"
+RELEASE_WORDS = (f"--label={LABEL_RELEASE}=${{{ENV_RELEASE}}}", f"${ENV_MOUNTS}")
+"""What a start takes from the release in use: systemd puts the id in, and splits the mounts into words."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./|-]+\Z")
 
 
@@ -42,7 +46,8 @@ def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOp
 
     plan, rank: as _plan.Plan.as_dict gives them. Host network and IPC, since ranks meet on the fabric's own addresses
     and share memory with nobody else on the node; no --privileged. Logs go to the journal alone, by the foreground
-    process, so Docker's own log is off.
+    process, so Docker's own log is off. Which release is mounted is not written here but read at each start, so that
+    a rollout of configs leaves the unit alone.
     """
     devices = [f"--device={name}" for name in options.gpu_devices] if plan["device"] == "cuda" else []
     # RDMA pins memory: that needs its devices, and IPC_LOCK beside the memlock limit.
@@ -57,6 +62,7 @@ def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOp
         f"--volume={plan['paths']['model']}:{MODELS_IN_CONTAINER}/{plan['model']['name']}:ro",
         f"--volume={plan['paths']['cache']}:{CACHE_IN_CONTAINER}",
         *options.docker_options,
+        *RELEASE_WORDS,
         plan["image"],
         *("python3", "-m", "sglang.launch_server"),
         *rank["server_args"],
@@ -79,7 +85,7 @@ def systemd_exec(command: Sequence[str]) -> str:
     lines: list[list[str]] = []
     for word in command:
         # An option takes the words after it to its line, unless it carries its value itself (--name=value).
-        if not lines or word.startswith("-") or "=" in lines[-1][0]:
+        if not lines or word.startswith(("-", "$")) or "=" in lines[-1][0]:
             lines.append([])
         lines[-1].append(word)
     return " \\\n    ".join(" ".join(systemd_word(word) for word in line) for line in lines)
@@ -90,6 +96,8 @@ def systemd_word(word: str) -> str:
     if "\n" in word or "\r" in word:
         raise ValueError(f"a line break in a command line: {word!r}")
     escaped = word.replace("%", "%%").replace("$", "$$")
+    if word in RELEASE_WORDS:
+        return word
     if _PLAIN.match(word):
         return escaped
     quoted = escaped.replace("\\", "\\\\").replace('"', '\\"')

@@ -53,14 +53,13 @@ plan:
       description: Address and port where the ranks meet, on the fabric.
       type: str
     paths:
-      description: Directories on a node (model, cache, spread).
+      description: Directories on a node (model, cache, spread, releases, trial).
+      type: dict
+    moe:
+      description: What the server's flags say about its MoE kernels (ep, quantization, fused_shared_experts, skip).
       type: dict
     ranks:
       description: One entry a rank (host, rank, addresses, interfaces, hcas, env, server_args, health_url).
       type: list
       elements: dict
-rank:
-  description: The entry of C(ranks) that belongs to this host.
-  returned: success
-  type: dict
 """

@@ -37,6 +37,10 @@ options:
         and from the end of the log.
     type: int
     default: 400
+  moe_configs:
+    description: Whether to search the whole log of the current start for the MoE kernel configs that the server took.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Can run in check mode and return its result; it never changes anything.
@@ -127,6 +131,9 @@ container:
     group:
       description: The group of ranks that it belongs to (label C(dgx-spark.group)).
       type: str
+    release:
+      description: The release that lies over its image (label C(dgx-spark.release)).
+      type: str
     started_at:
       description: When it started, UTC.
       type: str
@@ -183,6 +190,18 @@ tp_group:
     node_rank:
       description: Rank of this node.
       type: int
+moe_configs:
+  description: Which MoE kernel configs the server says it took; none if O(moe_configs) is not set.
+  returned: always
+  type: dict
+  contains:
+    used:
+      description: Paths in the container.
+      type: list
+      elements: str
+    default:
+      description: Whether it took default tiles for a GEMM.
+      type: bool
 last_lines:
   description: The last lines of the current start's log, API keys removed.
   returned: always
@@ -296,6 +315,15 @@ def first_lines(command: list[str], count: int) -> list[str]:
     return lines
 
 
+def moe_configs(module: AnsibleModule, invocation: str) -> dict[str, object]:
+    """What the whole log of one start tells of kernel configs; after weeks of serving it may tell nothing any more."""
+    journal = ["journalctl", "--quiet", "--no-pager", "--all", "--output=cat", f"--grep={_rank.MOE_CONFIG_LINES}"]
+    command = [*journal, f"_SYSTEMD_INVOCATION_ID={invocation}"]
+    # journalctl ends with 1 where no line matches.
+    _, out, _ = module.run_command(command, environ_update=LOCALE, errors="replace")
+    return _rank.moe_configs(_rank.clean(out.splitlines()))
+
+
 def main() -> None:
     """Read everything, then put it together."""
     module = AnsibleModule(
@@ -305,6 +333,7 @@ def main() -> None:
             "health_url": {"type": "str"},
             "health_timeout": {"type": "float", "default": 25},
             "log_lines": {"type": "int", "default": 400},
+            "moe_configs": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -343,6 +372,7 @@ def main() -> None:
         model_class=classes[0],
         draft_model_class=classes[1],
         tp_group=_rank.tp_group(current),
+        moe_configs=moe_configs(module, invocation) if params["moe_configs"] else None,
         last_lines=_rank.last_lines(current),
         failure=_rank.failure(current) if _rank.has_failed(unit) else None,
         previous={"failure": _rank.failure(previous), "last_lines": _rank.last_lines(previous)} if previous else None,

@@ -21,8 +21,8 @@ WANTED = {
     "models/glm-4.7-fp8.yml",
     "playbooks/site.yml",
 }
-WANTED_FOLDERS = {"models", "playbooks", "plugins", "roles"}
-UNWANTED = {"benchmarks", "dev", "lab", "molecule", "requirements", "tests", "__pycache__"}
+WANTED_FOLDERS = {"files", "models", "playbooks", "plugins", "roles"}
+UNWANTED = {"benchmarks", "dev", "kernel_configs", "lab", "molecule", "requirements", "tests", "__pycache__"}
 # A cluster whose rails and rank are wrong: the finding must come from the first role.
 BROKEN = """\
 sparks:

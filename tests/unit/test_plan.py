@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import Host, settings
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import complete_profile
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import Plan, flag_args, make_plan
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import Moe, Plan, flag_args, make_plan, moe_of
 from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import role_specs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,3 +111,23 @@ def test_no_two_ranks_share_anything(count: int, first: int) -> None:
     addresses = [address for rank in plan.ranks for address in rank.addresses]
     assert len(set(addresses)) == len(addresses)
     assert [option(rank.server_args, "--node-rank") for rank in plan.ranks] == [str(n) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "moe"),
+    [
+        ({}, Moe(1, None, None, "")),
+        ({"ep-size": 4}, Moe(4, None, None, "")),
+        ({"expert-parallel-size": 2, "quantization": "fp8"}, Moe(2, "fp8", None, "")),
+        ({"disable-shared-experts-fusion": True}, Moe(1, None, False, "")),
+        ({"disable-shared-experts-fusion": False}, Moe(1, None, None, "")),
+        ({"moe-runner-backend": "triton"}, Moe(1, None, None, "")),
+        ({"moe-runner-backend": "cutlass"}, Moe(1, None, None, "moe-runner-backend cutlass has kernels of its own")),
+        (
+            {"enable-deterministic-inference": True},
+            Moe(1, None, None, "enable-deterministic-inference makes SGLang pass over them"),
+        ),
+    ],
+)
+def test_moe(flags: dict[str, Any], moe: Moe) -> None:
+    assert moe_of(flags) == moe

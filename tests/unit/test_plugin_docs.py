@@ -15,10 +15,15 @@ ON_THE_NODE = [
     "docker_daemon_config",
     "model_directory_info",
     "model_directory_seal",
+    "moe_config_info",
     "rank_info",
+    "release_info",
+    "release_switch",
+    "release_write",
+    "shared_memory_info",
     "smoke_test",
 ]
-ON_THE_CONTROLLER = ["rank_wait", "table"]
+ON_THE_CONTROLLER = ["moe_config_choose", "rank_wait", "table"]
 
 
 class SpecSeenError(Exception):
@@ -57,7 +62,7 @@ def test_documentation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for word in ("type", "default", "choices", "elements", "required"):
             assert properties.get(word) == documented["options"][option].get(word), (option, word)
     for task in yaml.safe_load(module.EXAMPLES):
-        used = task.get(f"dgx_spark.sglang.{name}", {})
+        used = task.get(f"dgx_spark.sglang.{name}") or {}
         assert used.keys() <= spec.keys()
     for value in yaml.safe_load(module.RETURN).values():
         assert {"description", "returned", "type"} <= value.keys()

@@ -257,18 +257,41 @@ def test_container_facts() -> None:
     document = {
         "Id": "abc",
         "Image": "sha256:1",
-        "Config": {"Image": "sglang:x", "Labels": {"dgx-spark.group": "g1"}},
+        "Config": {"Image": "sglang:x", "Labels": {"dgx-spark.group": "g1", "dgx-spark.release": "r1"}},
         "State": {"Running": True, "StartedAt": "2026-11-23T12:31:58.123456789Z"},
     }
     facts = _rank.container_facts(json.dumps([document]))
     assert facts["running"]
     assert facts["group"] == "g1"
+    assert facts["release"] == "r1"
     assert facts["image_id"] == "sha256:1"
     assert facts["started_at"] == "2026-11-23T12:31:58Z"
     assert facts.keys() == _rank.no_container(None).keys()
     for bad in ("[]", "{}", "[1]", "oops"):
         with pytest.raises(ValueError):  # noqa: PT011 (json's own or ours, both are caught)
             _rank.container_facts(bad)
+
+
+MOE_CONFIG_LOG = [
+    "[2026-11-23 12:00:00 TP0] Using MoE kernel config from /c/triton_3_5_0/E=16,N=64,device_name=NVIDIA_GB10.json.",
+    "[2026-11-23 12:00:00 TP1] Using MoE kernel config from /c/triton_3_5_0/E=16,N=64,device_name=NVIDIA_GB10.json.",
+    "Config file not found at /c/triton_3_6_0/a.json. Fallback to triton version 3.4.0 and use MoE kernel config from "
+    "/c/triton_3_4_0/E=1,block_shape=[128, 128].json. Performance might be sub-optimal!",
+]
+
+
+def test_moe_configs() -> None:
+    told = _rank.moe_configs(MOE_CONFIG_LOG)
+    assert told == {
+        "used": [
+            "/c/triton_3_5_0/E=16,N=64,device_name=NVIDIA_GB10.json",
+            "/c/triton_3_4_0/E=1,block_shape=[128, 128].json",
+        ],
+        "default": False,
+    }
+    line = "Using default MoE kernel config. Performance might be sub-optimal! Config file not found at /c/x.json"
+    assert _rank.moe_configs([line]) == {"used": [], "default": True}
+    assert _rank.moe_configs(["nothing"]) == {"used": [], "default": False}
 
 
 def info(phase: str = "loading weights", **changes: Any) -> dict[str, Any]:

@@ -23,7 +23,8 @@ docker run --rm --name=sglang-rank --log-driver=none --network=host --ipc=host -
 --ulimit=stack=67108864 --device=/dev/infiniband --cap-add=IPC_LOCK --device=nvidia.com/gpu=all
 --env-file=/etc/dgx-spark/rank.env
 --volume=/var/lib/dgx-spark/models/zai-org--GLM-4.7-FP8/main:/models/glm-4.7-fp8:ro
---volume=/var/lib/dgx-spark/cache:/root/.cache lmsysorg/sglang:spark python3 -m sglang.launch_server
+--volume=/var/lib/dgx-spark/cache:/root/.cache --label=dgx-spark.release=${SGLANG_RELEASE} $SGLANG_MOUNTS
+lmsysorg/sglang:spark python3 -m sglang.launch_server
 """
 
 ENVIRONMENT = {
@@ -83,6 +84,9 @@ StartLimitIntervalSec=0
 Type=exec
 # What a crash of the node or of Docker left; that there is nothing is no error to be told.
 ExecStartPre=/bin/sh -c 'docker rm --force sglang-rank 2>/dev/null || true'
+# The release in use; one that is being tried takes its place until it is kept, or until the node boots.
+EnvironmentFile=/opt/sglang/current/release.env
+EnvironmentFile=-/run/dgx-spark/trial/release.env
 ExecStop=-/usr/bin/docker stop -t 30 sglang-rank
 TimeoutStopSec=45
 Restart=always

@@ -2,69 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import urllib.error
-import urllib.request
-from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
-API = "http://198.18.0.11:30000"
-NODES = [f"spark-{number}" for number in range(4)]
+from tests.tools.operating import NODES, command, environment, flags, on, play, server_info, serves
+
 GROUP_LABEL = "docker inspect --format '{{index .Config.Labels \"dgx-spark.group\"}}' sglang-rank"
-
-
-def command(playbook: str, *arguments: str) -> list[str]:
-    return ["ansible-playbook", "-i", str(ROOT / "inventory/sim4"), str(ROOT / playbook), *arguments]
-
-
-def environment() -> dict[str, str]:
-    """Without molecule's colours, and wide enough for a table whose cells are not broken."""
-    return {
-        **os.environ,
-        "COLUMNS": "200",
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_FORCE_COLOR": "0",
-    }
-
-
-def play(playbook: str, *arguments: str, code: int = 0) -> str:
-    """Run a playbook to its end; returns its output."""
-    done = subprocess.run(
-        command(playbook, *arguments), capture_output=True, text=True, env=environment(), timeout=600, check=False
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == code, output
-    return output
-
-
-def on(node: str, script: str) -> str:
-    """Run a line of shell on a node; returns what it printed."""
-    ssh = ["ssh", "-F", str(ROOT / ".lab/ssh_config"), node, script]
-    return subprocess.run(ssh, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
-
-
-def flags(**values: Any) -> list[str]:
-    named = {name.replace("_", "-"): value for name, value in values.items()}
-    return ["-e", json.dumps({"cluster_flags": named})]
-
-
-def serves() -> bool:
-    try:
-        with urllib.request.urlopen(f"{API}/health", timeout=60) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, ConnectionError):
-        return False
-
-
-def server_info() -> dict[str, Any]:
-    with urllib.request.urlopen(f"{API}/get_server_info", timeout=60) as answer:
-        info: dict[str, Any] = json.load(answer)
-    return info
 
 
 def rows(output: str) -> dict[str, list[str]]:

@@ -1,0 +1,201 @@
+"""Releases on a node: written whole or not at all, tried, kept, given up, pruned."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _release
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import File, ReleaseError, Store
+
+NAME = "E=128,N=768,device_name=NVIDIA_GB10,dtype=fp8_w8a8,block_shape=[128, 128].json"
+TARGET = f"/usr/lib/sglang/configs/triton_3_5_0/{NAME}"
+
+
+def files(content: str = "{}") -> list[File]:
+    return [File(f"moe_configs/{NAME}", TARGET, content)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "opt"), str(tmp_path / "run" / "trial"))
+
+
+def made(store: Store, content: str = "{}") -> str:
+    return store.stage(files(content), "image:1", "sha256:1").id
+
+
+def test_a_release_is_named_after_its_content() -> None:
+    one = _release.release_id(files(), "sha256:1")
+    assert one == _release.release_id(files(), "sha256:1")
+    others = [
+        _release.release_id(files("[]"), "sha256:1"),
+        _release.release_id(files(), "sha256:2"),
+        _release.release_id([File("moe_configs/x", TARGET, "{}")], "sha256:1"),
+        _release.release_id([File(f"moe_configs/{NAME}", "/elsewhere", "{}")], "sha256:1"),
+        _release.release_id([], "sha256:1"),
+    ]
+    assert len({one, *others}) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "told"),
+    [
+        ("../x", "/a", "no path inside a release"),
+        ("/x", "/a", "no path inside a release"),
+        ("", "/a", "no path inside a release"),
+        ("a//b", "/a", "no path inside a release"),
+        ("a", "b", "no absolute path"),
+        ("a", "/b/../c", "no absolute path"),
+        ("a'b", "/b", "otherwise"),
+        ("a", "/b$c", "otherwise"),
+        ("a\nb", "/b", "otherwise"),
+    ],
+)
+def test_wrong_paths(name: str, target: str, told: str) -> None:
+    with pytest.raises(ReleaseError, match=told):
+        _release.files_from([{"name": name, "target": target, "content": ""}])
+
+
+def test_two_files_in_one_place() -> None:
+    with pytest.raises(ReleaseError, match="have the target /t"):
+        _release.files_from([{"name": name, "target": "/t", "content": ""} for name in "ab"])
+
+
+def test_mounts_are_csv_that_docker_reads() -> None:
+    source = f"/opt/sglang/{NAME}"
+    option, _, value = _release.mount_option(source, TARGET).partition("=")
+    assert option == "--mount"
+    assert next(csv.reader([value])) == ["type=bind", f"source={source}", f"target={TARGET}", "readonly"]
+
+
+def test_the_mounts_are_quoted_for_the_unit(store: Store) -> None:
+    identity = made(store)
+    store.attempt(identity)
+    text = (store.path(identity) / _release.ENV_FILE).read_text()
+    line = next(line for line in text.splitlines() if line.startswith(_release.ENV_MOUNTS))
+    # As systemd does: once when it reads the file, once when it splits the variable.
+    (value,) = shlex.split(line.partition("=")[2])
+    words = shlex.split(value)
+    assert words == [_release.mount_option(str(store.path(identity) / "moe_configs" / NAME), TARGET)]
+
+
+def test_staged_is_unproved_and_not_used(store: Store) -> None:
+    identity = made(store)
+    assert store.find(identity).unproved
+    assert store.used() is None
+    # What is looked at before it is proved lies where it is now.
+    assert Path(store.find(identity).mounts[0]["source"]).read_text() == "{}"
+
+
+def test_the_first_one_is_used_at_once(store: Store) -> None:
+    identity = made(store)
+    store.attempt(identity)
+    assert (store.current(), store.trial(), store.find(identity).unproved) == (identity, None, False)
+
+
+def test_trial_kept(store: Store) -> None:
+    old, new = made(store), made(store, "[]")
+    store.keep(old, served=True)
+    store.attempt(new)
+    assert (store.current(), store.trial(), store.used()) == (old, new, new)
+    store.keep(new, served=True)
+    assert (store.current(), store.trial()) == (new, None)
+    assert store.find(new).served
+
+
+def test_trial_given_up(store: Store) -> None:
+    old, new = made(store), made(store, "[]")
+    store.keep(old, served=True)
+    store.attempt(new)
+    store.give_up()
+    store.give_up()
+    assert store.used() == old
+    assert store.find(new).served is None
+
+
+def test_a_boot_ends_a_trial(store: Store) -> None:
+    old, new = made(store), made(store, "[]")
+    store.keep(old, served=True)
+    store.attempt(new)
+    store.trial_link.unlink()  # what is under /run does not outlive a boot
+    assert store.used() == old
+
+
+def test_trying_the_current_one_ends_another_trial(store: Store) -> None:
+    old, new = made(store), made(store, "[]")
+    store.keep(old, served=True)
+    store.attempt(new)
+    store.attempt(old)
+    assert (store.current(), store.trial()) == (old, None)
+
+
+def damage_file(path: Path) -> None:
+    (path / "moe_configs" / NAME).write_text("changed")
+
+
+def damage_env(path: Path) -> None:
+    (path / _release.ENV_FILE).write_text("")
+
+
+def damage_manifest(path: Path) -> None:
+    (path / "release.json").write_text('{"files": 3}')
+
+
+@pytest.mark.parametrize("damage", [damage_file, damage_env, damage_manifest])
+def test_a_damaged_release_is_none(store: Store, damage: Callable[[Path], None]) -> None:
+    identity = made(store)
+    store.attempt(identity)
+    assert store.whole(identity)
+    damage(store.path(identity))
+    assert not store.whole(identity)
+    with pytest.raises(ReleaseError, match="There is no release"):
+        store.attempt(identity)
+    assert made(store) == identity
+    store.attempt(identity)
+    assert store.whole(identity)
+
+
+def test_a_write_that_is_cut_off_leaves_no_release(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        made(store)
+    assert store.all() == []
+    assert list(store.releases.iterdir()) == []
+
+
+def test_prune_keeps_the_newest_and_the_used(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_at = []
+    for number in range(8):
+        stamp = f"2026-11-23T12:00:0{number}Z"
+        monkeypatch.setattr(_release, "now", lambda stamp=stamp: stamp)
+        made_at.append(made(store, str(number)))
+        store.keep(made_at[-1], served=True)
+    store.keep(made_at[0], served=False)  # went back to the oldest
+    store.attempt(made_at[1])
+    staged = made(store, "cut off")
+    (store.releases / ".new-cut-off").mkdir()
+    store.prune(5)
+    assert {release.id for release in store.all()} == {made_at[0], made_at[1], *made_at[-3:]}
+    assert staged not in os.listdir(store.releases)
+    assert sorted(os.listdir(store.releases)) == sorted({made_at[0], made_at[1], *made_at[-3:]})
+    assert store.surplus(5) == []
+
+
+def test_rows_for_people(store: Store) -> None:
+    identity = made(store)
+    store.keep(identity, served=True)
+    row = _release.release_rows([_release.as_dict(release) for release in store.all()])[0]
+    assert (row["release"], row["state"], row["image"]) == (identity, "current", "image:1")
+    assert row["files"].startswith(NAME)
+    empty = store.stage([], "image:1", "sha256:1")
+    row = next(
+        row
+        for row in _release.release_rows([_release.as_dict(release) for release in store.all()])
+        if row["release"] == empty.id
+    )
+    assert (row["state"], row["served"], row["files"]) == ("unproved", "never", "none")
