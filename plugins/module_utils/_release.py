@@ -3,7 +3,6 @@
 """Releases: files that lie over those of the image, kept side by side on a node, of which one is used.
 
 ROOT/releases/ID/              what one rollout brought, named after its content; release.json says what it is
-ROOT/releases/ID.unproved/     the same before anyone has looked whether the image reads it
 ROOT/current -> releases/ID    what a rank is started with
 TRIAL -> ROOT/releases/ID      takes its place while it is tried; gone after a boot, so that a node which a bad release
                                brings down comes back with the one before
@@ -32,7 +31,6 @@ TRIAL = "/run/dgx-spark/trial"
 ENV_FILE = "release.env"
 ENV_RELEASE = "SGLANG_RELEASE"
 ENV_MOUNTS = "SGLANG_MOUNTS"
-UNPROVED = ".unproved"
 _MANIFEST = "release.json"
 _SERVED = "served"
 _ID = re.compile(r"[0-9a-f]{12}\Z")
@@ -61,7 +59,7 @@ class Release:
     """One release as it lies on a node.
 
     made, served: UTC times; served is when a group proved to serve with it, None if never. mounts: {source, target}.
-    state: current, trial or "". unproved: nobody has looked yet whether the image reads it.
+    state: current, trial or "".
     """
 
     id: str
@@ -72,7 +70,6 @@ class Release:
     files: list[dict[str, str]]
     mounts: list[dict[str, str]]
     state: str
-    unproved: bool
 
 
 def files_from(given: Sequence[Mapping[str, str]]) -> list[File]:
@@ -132,7 +129,7 @@ class Store:
         self.trial_link = Path(trial)
 
     def path(self, identity: str) -> Path:
-        """The directory of a proved release."""
+        """The directory of a release."""
         return self.releases / identity
 
     def current(self) -> str | None:
@@ -153,15 +150,15 @@ class Store:
         return sorted((release for release in found if release), key=lambda item: (item.made, item.id), reverse=True)
 
     def find(self, identity: str) -> Release:
-        """One release, proved or not. ReleaseError names those that there are."""
+        """One release. ReleaseError names those that there are."""
         known = {release.id: release for release in self.all()}
         if identity not in known:
             names = ", ".join(known) or "none"
             raise ReleaseError(f"There is no release {identity}. Mend: take one that is kept here: {names}.")
         return known[identity]
 
-    def stage(self, files: Sequence[File], image: str, image_id: str) -> Release:
-        """Write a release that is not there, as unproved; it stands whole or not at all."""
+    def write(self, files: Sequence[File], image: str, image_id: str) -> Release:
+        """Write a release that is not there; it stands whole or not at all."""
         identity = release_id(files, image_id)
         self.releases.mkdir(mode=0o755, parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=self.releases))
@@ -176,16 +173,15 @@ class Store:
             _write(fresh / ENV_FILE, env)
             _write(fresh / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
             fresh.chmod(0o755)
-            place = self.path(identity + UNPROVED)
-            for broken in (self.path(identity), place):
-                shutil.rmtree(broken, ignore_errors=True)
-            os.rename(fresh, place)
+            # What is left of a damaged one.
+            shutil.rmtree(self.path(identity), ignore_errors=True)
+            os.rename(fresh, self.path(identity))
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         return self.find(identity)
 
     def whole(self, identity: str) -> bool:
-        """Whether a release is there, proved or not, with every file as it was written."""
+        """Whether a release is there, with every file as it was written."""
         try:
             self.find(identity)
         except ReleaseError:
@@ -194,7 +190,7 @@ class Store:
 
     def attempt(self, identity: str) -> None:
         """Let ranks start with it from now on, until it is kept or given up, or the node boots."""
-        self._prove(identity)
+        self.find(identity)
         if identity == self.current() or not self.current():
             self._link(self.current_link, identity)
             self.give_up()
@@ -203,7 +199,7 @@ class Store:
 
     def keep(self, identity: str, served: bool) -> None:
         """Let ranks start with it for good. served: a group has just proved to serve with it."""
-        self._prove(identity)
+        self.find(identity)
         if served and not (self.current() == identity and self._read_served(identity)):
             _write(self.path(identity) / _SERVED, now() + "\n")
         self._link(self.current_link, identity)
@@ -218,7 +214,7 @@ class Store:
         if not self.releases.is_dir():
             return []
         used = {self.current(), self.trial()}
-        others = [release for release in self.all() if release.id not in used and not release.unproved]
+        others = [release for release in self.all() if release.id not in used]
         others.sort(key=lambda release: release.served or release.made, reverse=True)
         kept = {*used, *(release.id for release in others[: max(0, keep - len(used - {None}))])}
         return sorted(path.name for path in self.releases.iterdir() if path.name not in kept)
@@ -227,10 +223,6 @@ class Store:
         """Remove what `surplus` names."""
         for name in self.surplus(keep):
             shutil.rmtree(self.releases / name)
-
-    def _prove(self, identity: str) -> None:
-        if self.find(identity).unproved:
-            os.rename(self.path(identity + UNPROVED), self.path(identity))
 
     def _link(self, link: Path, identity: str) -> None:
         if self._named(link) == identity:
@@ -247,7 +239,7 @@ class Store:
 
     def _read(self, path: Path) -> Release | None:
         """The release in a directory; None if it is something else, or is not whole."""
-        identity = path.name[: -len(UNPROVED)] if path.name.endswith(UNPROVED) else path.name
+        identity = path.name
         if not _ID.match(identity):
             return None
         try:
@@ -262,7 +254,7 @@ class Store:
         here = [{"source": str(path / file["name"]), "target": file["target"]} for file in files]
         state = {self.current(): "current", self.trial(): "trial"}.get(identity, "")
         served = self._read_served(identity)
-        return Release(identity, made, served, image, image_id, files, here, state, path.name != identity)
+        return Release(identity, made, served, image, image_id, files, here, state)
 
     def _read_served(self, identity: str) -> str | None:
         try:
@@ -283,7 +275,7 @@ def release_rows(releases: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "release": release["id"],
             "made": release["made"],
             "served": release["served"] or "never",
-            "state": release["state"] or ("unproved" if release["unproved"] else "kept"),
+            "state": release["state"] or "kept",
             "image": release["image"].rpartition("/")[2],
             "files": "\n".join(f"{os.path.basename(file['name'])} {file['sha256'][:8]}" for file in release["files"])
             or "none",

@@ -75,9 +75,11 @@ options:
     default: []
     suboptions:
       source:
-        description: Path on the node.
+        description: Path on the node. Either this or C(content).
         type: path
-        required: true
+      content:
+        description: Its text, for a file that is not there yet.
+        type: str
       target:
         description: Path in the container.
         type: str
@@ -91,6 +93,7 @@ options:
   resolve:
     description:
       - Whether SGLang's own resolver in the image answers too, with O(mounts) in their places. Needs O(image).
+      - Where O(sglang_version) and O(triton_version) are given too, the image is asked for nothing else.
     type: bool
     default: false
   timeout:
@@ -364,6 +367,16 @@ def ask(module: AnsibleModule, source: str, question: dict[str, Any]) -> dict[st
         raise ValueError(f"{params['image']}: {error}. Mend: name an image of SGLang.") from None
 
 
+def write_contents(module: AnsibleModule) -> None:
+    """Give every mount a source: contents go to files that end with the module."""
+    for number, mount in enumerate(module.params["mounts"]):
+        if mount["source"] is None:
+            path = Path(module.tmpdir) / f"mount-{number}.json"
+            path.write_text(mount["content"], encoding="utf-8")
+            path.chmod(0o644)
+            mount["source"] = str(path)
+
+
 def told(params: dict[str, Any]) -> dict[str, Any]:
     """The answer of an image that is not there: what the options say of it, and the mounts."""
     directories = {name: list(files or ()) for name, files in params["directories"].items()}
@@ -499,9 +512,12 @@ def main() -> None:
                 "elements": "dict",
                 "default": [],
                 "options": {
-                    "source": {"type": "path", "required": True},
+                    "source": {"type": "path"},
+                    "content": {"type": "str"},
                     "target": {"type": "str", "required": True},
                 },
+                "required_one_of": [("source", "content")],
+                "mutually_exclusive": [("source", "content")],
             },
             "environment": {"type": "dict", "default": {}},
             "resolve": {"type": "bool", "default": False},
@@ -521,7 +537,10 @@ def main() -> None:
             module.exit_json(changed=False, lookups=[], **facts)
             return
         question = {"device_name": params["device_name"]}
-        image = ask(module, _image_moe.PROBE, question) if params["image"] else told(params)
+        write_contents(module)
+        known = params["sglang_version"] and params["triton_version"] and params["resolve"]
+        probed = params["image"] and not known
+        image = ask(module, _image_moe.PROBE, question) if probed else told(params)
         report = Report(params, shape, image)
         lookups = [report.about(lookup) for lookup in report.lookups]
         directory = _moe.directory_name(report.sglang, report.triton, list(report.directories or ()))

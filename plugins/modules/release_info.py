@@ -77,9 +77,6 @@ releases:
     state:
       description: V(current), V(trial) or empty.
       type: str
-    unproved:
-      description: Whether nobody has looked yet if the image reads it.
-      type: bool
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -85,7 +85,7 @@ def wanted(store: _release.Store, params: dict[str, Any]) -> bool:
     if params["state"] == "dropped":
         return store.trial() is not None
     if params["state"] == "tried":
-        return store.find(release).unproved or release != store.used()
+        return bool(release != store.used())
     if release != store.current() or store.trial():
         return True
     return bool(params["served"] and not store.find(release).served) or bool(store.surplus(params["keep"]))

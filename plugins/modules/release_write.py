@@ -1,18 +1,18 @@
 #!/usr/bin/python
 # Copyright (c) 2026 the dgx_spark.sglang contributors
 # SPDX-License-Identifier: MIT
-"""Writes a release onto this node."""
+"""Writes a release onto this node, and lets ranks start with it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release_write
-short_description: Write a release onto a node, beside those that are there
+short_description: Write a release onto a node beside those that are there, and use it
 version_added: 0.1.0
 description:
-  - Writes files that are to be mounted over those of an image into a directory named after their content.
-  - Nothing uses it until M(dgx_spark.sglang.release_switch) says so. A release that is there whole is left alone, and
-    one that was damaged is written anew.
+  - Writes files that are to be mounted over those of an image into a directory named after their content, and then
+    switches as M(dgx_spark.sglang.release_switch) does. A rank that runs is left alone; what counts is its next start.
+  - A release that is there whole is left alone, and one that was damaged is written anew.
 options:
   files:
     description: The files of the release. None at all is a release too, the image as it is.
@@ -36,19 +36,28 @@ options:
     description: The image that the release is made for. The node must have it; its id counts, not its name.
     type: str
     required: true
+  state:
+    description:
+      - V(tried) - starts take it until it is kept or given up. Without a release in use, it is kept at once.
+      - V(kept) - starts take it for good.
+    type: str
+    default: tried
+    choices: [tried, kept]
 attributes:
   check_mode:
-    description: Says whether it would write.
+    description: Says whether it would write or switch.
     support: full
   diff_mode:
     description: Shows the files against those of the release that is in use.
     support: full
+seealso:
+  - module: dgx_spark.sglang.release_switch
 author:
   - the dgx_spark.sglang contributors
 """
 
 EXAMPLES = r"""
-- name: Write a release of one kernel config
+- name: Try a release of one kernel config
   dgx_spark.sglang.release_write:
     image: "example:1"
     files:
@@ -59,53 +68,34 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-image_id:
-  description: The id of the image on the node.
-  returned: success
-  type: str
-served:
-  description: Whether the release is in use for good, and a group has proved to serve with it.
-  returned: success
-  type: bool
 release:
   description: The id of the release.
   returned: success
   type: str
   sample: 0123456789ab
-unproved:
-  description: Whether nobody has looked yet if the image reads it.
+before:
+  description: The id of the release that a start took before; none if there was none.
   returned: success
-  type: bool
+  type: str
+image_id:
+  description: The id of the image on the node.
+  returned: success
+  type: str
 mounts:
-  description: What would be mounted now, each with source and target.
+  description: What a start mounts, each with source and target.
   returned: success
   type: list
   elements: dict
+served:
+  description: Whether the release is in use for good, and a group has proved to serve with it.
+  returned: success
+  type: bool
 """
 
-from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _release
-
-
-def diff(store: _release.Store, files: list[_release.File]) -> list[dict[str, str]]:
-    """A diff a file that the release in use has not got, or has otherwise, or that goes."""
-    used = store.used()
-    old: dict[str, str] = {}
-    if used and store.whole(used):
-        old = {file["name"]: (store.path(used) / file["name"]).read_text() for file in store.find(used).files}
-    new = {file.name: file.content for file in files}
-    return [
-        {
-            "before_header": str(Path("current") / name) if name in old else "/dev/null",
-            "after_header": name if name in new else "/dev/null",
-            "before": old.get(name, ""),
-            "after": new.get(name, ""),
-        }
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
-    ]
 
 
 def ask_image(module: AnsibleModule) -> str:
@@ -121,6 +111,45 @@ def ask_image(module: AnsibleModule) -> str:
     return str(out).strip()
 
 
+def diff(store: _release.Store, files: list[_release.File]) -> list[dict[str, str]]:
+    """A diff a file that the release in use has not got, or has otherwise, or that goes."""
+    used = store.used()
+    old: dict[str, str] = {}
+    if used and store.whole(used):
+        old = {file["name"]: (store.path(used) / file["name"]).read_text() for file in store.find(used).files}
+    new = {file.name: file.content for file in files}
+    return [
+        {
+            "before_header": f"in use: {name}" if name in old else "/dev/null",
+            "after_header": name if name in new else "/dev/null",
+            "before": old.get(name, ""),
+            "after": new.get(name, ""),
+        }
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+
+
+def write(module: AnsibleModule, store: _release.Store) -> dict[str, Any]:
+    """Write and switch what is not so yet; returns the result."""
+    files = _release.files_from(module.params["files"])
+    image_id = ask_image(module)
+    identity = _release.release_id(files, image_id)
+    before, kept = store.used(), module.params["state"] == "kept"
+    switched = before != identity or (kept and store.trial() is not None)
+    changed = switched or not store.whole(identity)
+    result = {"changed": changed, "release": identity, "before": before, "image_id": image_id}
+    if changed and module._diff:
+        result["diff"] = diff(store, files)
+    if changed and not module.check_mode:
+        if not store.whole(identity):
+            store.write(files, module.params["image"], image_id)
+        store.keep(identity, served=False) if kept else store.attempt(identity)
+    found = store.find(identity) if store.whole(identity) else None
+    served = bool(found and found.served and store.current() == identity)
+    return {**result, "mounts": found.mounts if found else [], "served": served}
+
+
 def main() -> None:
     """Write what is not there."""
     module = AnsibleModule(
@@ -132,25 +161,12 @@ def main() -> None:
                 "options": {name: {"type": "str", "required": True} for name in ("name", "target", "content")},
             },
             "image": {"type": "str", "required": True},
+            "state": {"type": "str", "default": "tried", "choices": ["tried", "kept"]},
         },
         supports_check_mode=True,
     )
-    store = _release.Store()
     try:
-        files = _release.files_from(module.params["files"])
-        image_id = ask_image(module)
-        identity = _release.release_id(files, image_id)
-        changed = not store.whole(identity)
-        result = {"changed": changed, "release": identity, "image_id": image_id}
-        result.update(unproved=True, mounts=[], served=False)
-        if changed and module._diff:
-            result["diff"] = diff(store, files)
-        if changed and not module.check_mode:
-            store.stage(files, module.params["image"], image_id)
-        if store.whole(identity):
-            found = store.find(identity)
-            served = bool(found.served) and store.current() == identity
-            result.update(unproved=found.unproved, mounts=found.mounts, served=served)
+        result = write(module, _release.Store())
     except _release.ReleaseError as trouble:
         module.fail_json(msg=str(trouble))
     except OSError as trouble:

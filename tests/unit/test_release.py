@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def made(store: Store, content: str = "{}") -> str:
-    return store.stage(files(content), "image:1", "sha256:1").id
+    return store.write(files(content), "image:1", "sha256:1").id
 
 
 def test_a_release_is_named_after_its_content() -> None:
@@ -84,18 +84,16 @@ def test_the_mounts_are_quoted_for_the_unit(store: Store) -> None:
     assert words == [_release.mount_option(str(store.path(identity) / "moe_configs" / NAME), TARGET)]
 
 
-def test_staged_is_unproved_and_not_used(store: Store) -> None:
+def test_written_is_not_used(store: Store) -> None:
     identity = made(store)
-    assert store.find(identity).unproved
     assert store.used() is None
-    # What is looked at before it is proved lies where it is now.
     assert Path(store.find(identity).mounts[0]["source"]).read_text() == "{}"
 
 
 def test_the_first_one_is_used_at_once(store: Store) -> None:
     identity = made(store)
     store.attempt(identity)
-    assert (store.current(), store.trial(), store.find(identity).unproved) == (identity, None, False)
+    assert (store.current(), store.trial()) == (identity, None)
 
 
 def test_trial_kept(store: Store) -> None:
@@ -177,11 +175,9 @@ def test_prune_keeps_the_newest_and_the_used(store: Store, monkeypatch: pytest.M
         store.keep(made_at[-1], served=True)
     store.keep(made_at[0], served=False)  # went back to the oldest
     store.attempt(made_at[1])
-    staged = made(store, "cut off")
     (store.releases / ".new-cut-off").mkdir()
     store.prune(5)
     assert {release.id for release in store.all()} == {made_at[0], made_at[1], *made_at[-3:]}
-    assert staged not in os.listdir(store.releases)
     assert sorted(os.listdir(store.releases)) == sorted({made_at[0], made_at[1], *made_at[-3:]})
     assert store.surplus(5) == []
 
@@ -192,10 +188,10 @@ def test_rows_for_people(store: Store) -> None:
     row = _release.release_rows([_release.as_dict(release) for release in store.all()])[0]
     assert (row["release"], row["state"], row["image"]) == (identity, "current", "image:1")
     assert row["files"].startswith(NAME)
-    empty = store.stage([], "image:1", "sha256:1")
+    empty = store.write([], "image:1", "sha256:1")
     row = next(
         row
         for row in _release.release_rows([_release.as_dict(release) for release in store.all()])
         if row["release"] == empty.id
     )
-    assert (row["state"], row["served"], row["files"]) == ("unproved", "never", "none")
+    assert (row["state"], row["served"], row["files"]) == ("kept", "never", "none")
