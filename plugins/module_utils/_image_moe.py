@@ -8,11 +8,11 @@ JSON argument and prints one line of JSON.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._docker_mount import mount_value
 
 # Finds SGLang and its config module, for both programs.
 _FIND = r'''
@@ -215,17 +215,8 @@ def docker_argv(
     """
     argv = ["docker", "run", "--rm", f"--name={name}", "--pull=never", "--network=none", "--entrypoint=python3"]
     argv += [f"--env={key}={value}" for key, value in (environment or {}).items()]
-    argv += [f"--mount={mount(host, container)}" for host, container in mounts]
+    argv += [f"--mount={mount_value(host, container)}" for host, container in mounts]
     return [*argv, image, "-c", source, *arguments]
-
-
-def mount(host: str, container: str) -> str:
-    """The value of docker's --mount for a read-only bind: one line of CSV, as the names of configs hold commas."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(
-        ["type=bind", f"source={host}", f"target={container}", "readonly"],
-    )
-    return line.getvalue()
 
 
 def parse(output: str) -> dict[str, Any]:

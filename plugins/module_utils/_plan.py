@@ -56,13 +56,13 @@ class Rank:
 class Paths:
     """Directories on a node: `model` is the one of the model served, `spread` holds what is passed on to the peers.
 
-    releases, trial: see _release.
+    release_root, trial: see _release.
     """
 
     model: str
     cache: str
     spread: str
-    releases: str = _release.ROOT
+    release_root: str = _release.ROOT
     trial: str = _release.TRIAL
 
 

@@ -12,8 +12,6 @@ A release's release.env tells the unit its id and the mounts; see systemd.exec(5
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -26,6 +24,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._docker_mount import mount_value
+
 ROOT = "/opt/sglang"
 TRIAL = "/run/dgx-spark/trial"
 ENV_FILE = "release.env"
@@ -33,6 +33,7 @@ ENV_RELEASE = "SGLANG_RELEASE"
 ENV_MOUNTS = "SGLANG_MOUNTS"
 _MANIFEST = "release.json"
 _SERVED = "served"
+_NEW = ".new-"
 _ID = re.compile(r"[0-9a-f]{12}\Z")
 
 
@@ -98,19 +99,9 @@ def release_id(files: Sequence[File], image_id: str) -> str:
     return sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()[:12]
 
 
-def mount_option(source: str, target: str) -> str:
-    """`docker run`'s option for one read-only file. Without a source, --mount fails and --volume makes one.
-
-    The value is a line of CSV, since paths may hold commas.
-    """
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(["type=bind", f"source={source}", f"target={target}", "readonly"])
-    return f"--mount={line.getvalue()}"
-
-
 def env_text(identity: str, mounts: Sequence[Mapping[str, str]]) -> str:
     """The text of release.env. It is unquoted twice: read from the file, and split into words by the unit."""
-    words = " ".join(f"'{mount_option(mount['source'], mount['target'])}'" for mount in mounts)
+    words = " ".join(f"'--mount={mount_value(mount['source'], mount['target'])}'" for mount in mounts)
     quoted = words.replace("\\", "\\\\").replace('"', '\\"')
     return f'{ENV_RELEASE}={identity}\n{ENV_MOUNTS}="{quoted}"\n'
 
@@ -161,7 +152,7 @@ class Store:
         """Write a release that is not there; it stands whole or not at all."""
         identity = release_id(files, image_id)
         self.releases.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=self.releases))
+        fresh = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.releases))
         try:
             for file in files:
                 _write(fresh / file.name, file.content)
@@ -205,8 +196,10 @@ class Store:
         self._link(self.current_link, identity)
         self.give_up()
 
-    def give_up(self) -> None:
-        """End the trial: the next start takes `current`."""
+    def give_up(self, instead: str | None = None) -> None:
+        """End the trial: the next start takes `current`, or another release for good."""
+        if instead and self.whole(instead):
+            self._link(self.current_link, instead)
         self.trial_link.unlink(missing_ok=True)
 
     def surplus(self, keep: int) -> list[str]:
@@ -215,9 +208,11 @@ class Store:
             return []
         used = {self.current(), self.trial()}
         others = [release for release in self.all() if release.id not in used]
-        others.sort(key=lambda release: release.served or release.made, reverse=True)
+        # One that never served is nothing to go back to.
+        others.sort(key=lambda release: (release.served is not None, release.served or release.made), reverse=True)
         kept = {*used, *(release.id for release in others[: max(0, keep - len(used - {None}))])}
-        return sorted(path.name for path in self.releases.iterdir() if path.name not in kept)
+        ours = (path.name for path in self.releases.iterdir() if _ID.match(path.name) or path.name.startswith(_NEW))
+        return sorted(name for name in ours if name not in kept)
 
     def prune(self, keep: int) -> None:
         """Remove what `surplus` names."""

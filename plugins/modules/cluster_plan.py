@@ -53,7 +53,7 @@ plan:
       description: Address and port where the ranks meet, on the fabric.
       type: str
     paths:
-      description: Directories on a node (model, cache, spread, releases, trial).
+      description: Directories on a node (model, cache, spread, release_root, trial).
       type: dict
     moe:
       description: What the server's flags say about its MoE kernels (ep, quantization, fused_shared_experts, skip).

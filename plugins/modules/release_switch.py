@@ -18,19 +18,19 @@ options:
     description:
       - V(tried) - starts take O(release) until it is kept or given up. Without a release in use, it is kept at once.
       - V(kept) - starts take O(release) for good.
-      - V(dropped) - starts take what was kept last.
+      - V(dropped) - starts take O(release) for good if it is given, else what was kept last.
     type: str
     required: true
     choices: [tried, kept, dropped]
   release:
-    description: The id of a release on this node. Not for O(state=dropped).
+    description: The id of a release on this node.
     type: str
   served:
     description: With O(state=kept), whether a group has just proved to serve with it.
     type: bool
     default: false
   keep:
-    description: With O(state=kept), how many releases stay on the node; older ones are removed.
+    description: With O(state=kept), how many releases stay on the node, 2 or more; older ones are removed.
     type: int
     default: 5
 attributes:
@@ -76,19 +76,20 @@ def switch(store: _release.Store, params: dict[str, Any]) -> None:
         store.keep(params["release"], params["served"])
         store.prune(params["keep"])
     else:
-        store.give_up()
+        store.give_up(params["release"])
 
 
 def wanted(store: _release.Store, params: dict[str, Any]) -> bool:
     """Whether anything is to be done."""
     release = params["release"]
     if params["state"] == "dropped":
-        return store.trial() is not None
+        return store.trial() is not None or (store.whole(release or "") and release != store.current())
     if params["state"] == "tried":
         return bool(release != store.used())
     if release != store.current() or store.trial():
         return True
-    return bool(params["served"] and not store.find(release).served) or bool(store.surplus(params["keep"]))
+    unseen = params["served"] and store.whole(release) and not store.find(release).served
+    return bool(unseen or store.surplus(params["keep"]))
 
 
 def main() -> None:
@@ -103,8 +104,8 @@ def main() -> None:
         required_if=[("state", "tried", ["release"]), ("state", "kept", ["release"])],
         supports_check_mode=True,
     )
-    if module.params["keep"] < 1:
-        module.fail_json(msg="keep must be 1 or more: the release in use is one of them.")
+    if module.params["keep"] < 2:
+        module.fail_json(msg="keep must be 2 or more: the release in use, and one to go back to.")
     store = _release.Store()
     before = store.used()
     try:
@@ -117,7 +118,7 @@ def main() -> None:
         module.fail_json(msg=f"The release can't be switched: {trouble}.")
     after = store.used()
     if module.check_mode:
-        after = store.current() if module.params["state"] == "dropped" else module.params["release"]
+        after = module.params["release"] or store.current()
     result: dict[str, Any] = {"changed": changed, "before": before, "used": after}
     if module._diff and before != after:
         result["diff"] = {"before": f"{before or 'none'}\n", "after": f"{after or 'none'}\n"}

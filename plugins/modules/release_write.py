@@ -74,7 +74,7 @@ release:
   type: str
   sample: 0123456789ab
 before:
-  description: The id of the release that a start took before; none if there was none.
+  description: The id of the release that was in use for good before; none if there was none.
   returned: success
   type: str
 image_id:
@@ -135,10 +135,10 @@ def write(module: AnsibleModule, store: _release.Store) -> dict[str, Any]:
     files = _release.files_from(module.params["files"])
     image_id = ask_image(module)
     identity = _release.release_id(files, image_id)
-    before, kept = store.used(), module.params["state"] == "kept"
-    switched = before != identity or (kept and store.trial() is not None)
+    kept = module.params["state"] == "kept"
+    switched = store.used() != identity or (kept and store.trial() is not None)
     changed = switched or not store.whole(identity)
-    result = {"changed": changed, "release": identity, "before": before, "image_id": image_id}
+    result = {"changed": changed, "release": identity, "before": store.current(), "image_id": image_id}
     if changed and module._diff:
         result["diff"] = diff(store, files)
     if changed and not module.check_mode:

@@ -1,8 +1,8 @@
 """The cost model against the one set of tiles that SGLang's releases bring for the GB10, tuned by measuring.
 
-Two of its constants (latency not hidden, usable share of L2) were set with these tiles in view, so agreement is expected
-and shows only that later changes keep it. Tuning is noisy, and the file does not say which model it was made for (128 experts, 768 of
-an expert a rank, FP8 without block: Qwen3-30B-A3B in one piece is taken), so what is asked is modest.
+Two constants of the model (what is not hidden, the useful share of L2) were set with these tiles in view, so that they
+agree shows only that later changes keep it so. Tuning is noisy, and the file does not say which model it was made for
+(128 experts, 768 of an expert a rank, FP8 without block: Qwen3-30B-A3B in one piece is taken), so what is asked is modest.
 """
 
 from __future__ import annotations

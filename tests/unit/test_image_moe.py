@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _image_moe
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._docker_mount import mount_value
 
 GB10 = "NVIDIA GB10"
 NAME = "E=160,N=384,device_name=NVIDIA_GB10,dtype=fp8_w8a8,block_shape=[128, 128]"
@@ -190,7 +191,7 @@ def go_fields(line: str) -> list[str]:
 
 @pytest.mark.parametrize(("host", "container"), PATHS)
 def test_mount(host: str, container: str) -> None:
-    value = _image_moe.mount(host, container)
+    value = mount_value(host, container)
     fields = ["type=bind", f"source={host}", f"target={container}", "readonly"]
     assert go_fields(value) == fields
     assert next(csv.reader([value])) == fields
@@ -207,7 +208,7 @@ def test_docker_argv() -> None:
         "--network=none",
         "--entrypoint=python3",
     ]
-    assert argv[7:10] == ["--env=A=b c", *(f"--mount={_image_moe.mount(*paths)}" for paths in PATHS)]
+    assert argv[7:10] == ["--env=A=b c", *(f"--mount={mount_value(*paths)}" for paths in PATHS)]
     assert argv[10:] == ["img:1", "-c", "print()", "{}"]
 
 

@@ -66,13 +66,6 @@ def test_two_files_in_one_place() -> None:
         _release.files_from([{"name": name, "target": "/t", "content": ""} for name in "ab"])
 
 
-def test_mounts_are_csv_that_docker_reads() -> None:
-    source = f"/opt/sglang/{NAME}"
-    option, _, value = _release.mount_option(source, TARGET).partition("=")
-    assert option == "--mount"
-    assert next(csv.reader([value])) == ["type=bind", f"source={source}", f"target={TARGET}", "readonly"]
-
-
 def test_the_mounts_are_quoted_for_the_unit(store: Store) -> None:
     identity = made(store)
     store.attempt(identity)
@@ -81,7 +74,10 @@ def test_the_mounts_are_quoted_for_the_unit(store: Store) -> None:
     # As systemd does: once when it reads the file, once when it splits the variable.
     (value,) = shlex.split(line.partition("=")[2])
     words = shlex.split(value)
-    assert words == [_release.mount_option(str(store.path(identity) / "moe_configs" / NAME), TARGET)]
+    source = str(store.path(identity) / "moe_configs" / NAME)
+    assert [word.partition("=")[0] for word in words] == ["--mount"]
+    value = words[0].partition("=")[2]
+    assert next(csv.reader([value])) == ["type=bind", f"source={source}", f"target={TARGET}", "readonly"]
 
 
 def test_written_is_not_used(store: Store) -> None:
@@ -195,3 +191,27 @@ def test_rows_for_people(store: Store) -> None:
         if row["release"] == empty.id
     )
     assert (row["state"], row["served"], row["files"]) == ("kept", "never", "none")
+
+
+def test_giving_up_goes_back_from_what_was_kept_too(store: Store) -> None:
+    old, new = made(store), made(store, "[]")
+    store.keep(old, served=True)
+    store.keep(new, served=False)
+    store.give_up(old)
+    assert (store.current(), store.trial()) == (old, None)
+    store.give_up("0" * 12)
+    assert store.current() == old
+
+
+def test_prune_prefers_what_served(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    stamps = iter(f"2026-11-23T12:00:{number:02}Z" for number in range(60))
+    monkeypatch.setattr(_release, "now", lambda: next(stamps))
+    served = [made(store, str(number)) for number in range(3)]
+    for identity in served:
+        store.keep(identity, served=True)
+    failed = [made(store, f"failed {number}") for number in range(5)]
+    (store.releases / "somebody's").mkdir()
+    store.prune(3)
+    assert {release.id for release in store.all()} == set(served)
+    assert (store.releases / "somebody's").is_dir()
+    assert not {release.id for release in store.all()} & set(failed)
