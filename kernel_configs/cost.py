@@ -18,7 +18,7 @@ from kernel_configs.gb10 import GB10, Device
 from kernel_configs.routing import Spread, spread
 
 GEMMS = ("up", "down")
-# What of the shorter times is not hidden behind the longest. Assumption, set with the one tuned file for GB10 in view.
+# What of the shorter times is not hidden behind the longest. Assumption, set with the one file tuned on a GB10 in view.
 NOT_HIDDEN = 0.2
 # Seconds. Assumption: a kernel in a CUDA graph.
 LAUNCH = 2e-6

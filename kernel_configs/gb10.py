@@ -1,8 +1,8 @@
 """NVIDIA GB10 (DGX Spark) as the cost model sees it.
 
 Every figure says where it comes from. "Assumption" means that nobody has told us: such figures only shape the ranking
-of tiles. Two, the useful share of L2 here and NOT_HIDDEN in cost.py, were set with the one file in view that SGLang brings
-for the GB10, tuned by measuring; all others without any measurement of this kernel on a GB10.
+of tiles. Two, the useful share of L2 here and NOT_HIDDEN in cost.py, were set with the one file in view that SGLang
+brings for the GB10, tuned by measuring; all others without any measurement of this kernel on a GB10.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Two constants of the model (what is not hidden, the useful share of L2) were set with these tiles in view, so that they
 agree shows only that later changes keep it so. Tuning is noisy, and the file does not say which model it was made for
-(128 experts, 768 of an expert a rank, FP8 without block: Qwen3-30B-A3B in one piece is taken), so what is asked is modest.
+(128 experts, 768 of an expert a rank, FP8 without block: Qwen3-30B-A3B in one piece is taken), so what is asked is
+modest.
 """
 
 from __future__ import annotations
