@@ -2,7 +2,8 @@
 
 Both bring the four files that guides publish (up and down, for two versions of Triton) to four and to eight simulated
 Sparks, in turn, in one run; the medians count. The loop does what guides show: node by node, ssh mkdir, scp of each
-file, docker cp of each file into a container that runs. The rollout asks, checks, writes, proves and switches besides.
+file, docker cp of each file into a container that runs, a connection each. The rollout takes the two files of the four
+that the image reads; it asks, checks, proves, writes and switches. A second loop copies just those two.
 Makes a lab of eight nodes (the nodes of one that is up stay) and leaves it up. Writes the table to docs/benchmarks.md.
 """
 
@@ -24,6 +25,7 @@ from benchmarks.runner import ROOT, RunFailedError
 
 BEGIN, END = "<!-- rollout: begin -->", "<!-- rollout: end -->"
 SIZES = (4, 8)
+COLUMNS = ("loop of four files", "loop of two files", "rollout")
 IMAGE = "198.18.0.2:5000/sglang-cpu:0.5.4.post2"
 CONTAINER = "rollout-benchmark"
 CONFIGS = "/usr/local/lib/python3.11/dist-packages/sglang/srt/layers/moe/fused_moe_triton/configs"
@@ -83,14 +85,14 @@ def write_files(folder: Path, count: int, run_number: int) -> Path:
     return place
 
 
-def loop(files: Path, count: int) -> str:
-    """The loop of a guide as a shell script."""
+def loop(files: Path, count: int, tritons: tuple[str, ...]) -> str:
+    """The loop of a guide as a shell script, with the files for some versions of Triton."""
     lines = ["set -e", f"for node in {' '.join(f'spark-{number}' for number in range(count))}; do"]
-    folders = " ".join(f"/root/configs/{triton}" for triton in TRITONS)
+    folders = " ".join(f"/root/configs/{triton}" for triton in tritons)
     lines.append(f"  ssh {SSH} $node 'mkdir -p {folders}'")
-    paths = sorted(files.glob("*/*.json"))
+    paths = [path for triton in tritons for path in sorted((files / triton).glob("*.json"))]
     lines += [f"  scp {SSH} '{path}' $node:/root/configs/{path.parent.name}/" for path in paths]
-    inside = " ".join(f"{CONFIGS}/{triton}" for triton in TRITONS)
+    inside = " ".join(f"{CONFIGS}/{triton}" for triton in tritons)
     lines.append(f"  ssh {SSH} $node 'docker exec {CONTAINER} mkdir -p {inside}'")
     for path in paths:
         name = f"{path.parent.name}/{path.name}"
@@ -110,17 +112,22 @@ def on_nodes(hosts: Path, command: str) -> None:
 
 
 def measure(folder: Path, count: int, repeats: int) -> dict[str, float]:
-    """Median seconds of the loop and of the rollout, in turn, after one of each that does not count."""
+    """Median seconds of the loops and of the rollout, in turn, after one of each that does not count."""
     hosts = inventory(folder, count)
     on_nodes(
         hosts, f"docker rm -f {CONTAINER}; docker run -d --rm --network none --name {CONTAINER} {IMAGE} sleep 1800"
     )
-    seconds: dict[str, list[float]] = {"loop": [], "rollout": []}
+    seconds: dict[str, list[float]] = {name: [] for name in COLUMNS}
     try:
         for number in range(repeats + 1):
             files = write_files(folder, count, number)
-            once = {"loop": timed(["sh", "-c", loop(files, count)]), "rollout": timed(rollout(hosts, files))}
-            print(f"{count} nodes: loop {once['loop']:.1f} s, rollout {once['rollout']:.1f} s", flush=True)
+            commands = (
+                ["sh", "-c", loop(files, count, TRITONS)],
+                ["sh", "-c", loop(files, count, TRITONS[-1:])],
+                rollout(hosts, files),
+            )
+            once = {name: timed(command) for name, command in zip(COLUMNS, commands, strict=True)}
+            print(f"{count} nodes:", ", ".join(f"{name} {value:.1f} s" for name, value in once.items()), flush=True)
             for name, value in once.items():
                 seconds[name] += [value] if number else []
     finally:
@@ -130,10 +137,14 @@ def measure(folder: Path, count: int, repeats: int) -> dict[str, float]:
 
 def table(results: dict[int, dict[str, float]]) -> str:
     """The Markdown table."""
-    lines = ["| nodes | shell loop, s | rollout, s | rollout / loop |", "| ---: | ---: | ---: | ---: |"]
+    lines = [
+        f"| nodes | {', s | '.join(COLUMNS)}, s | rollout / loop of four files | of two |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for count, row in results.items():
-        lines.append(f"| {count} | {row['loop']:.1f} | {row['rollout']:.1f} | {row['rollout'] / row['loop']:.2f} |")
-    few, many = (results[count]["rollout"] for count in SIZES)
+        four, two, ours = (row[name] for name in COLUMNS)
+        lines.append(f"| {count} | {four:.1f} | {two:.1f} | {ours:.1f} | {ours / four:.2f} | {ours / two:.2f} |")
+    few, many = (results[count][COLUMNS[-1]] for count in SIZES)
     return "\n".join(
         [*lines, "", f"At {SIZES[1]} nodes the rollout takes {many / few:.2f} times as long as at {SIZES[0]}."]
     )
