@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _moe
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe_choice import (
     Choice,
     Source,
@@ -14,6 +17,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe_choice impor
     missed,
     sources,
 )
+from ansible_collections.dgx_spark.sglang.tests.unit.test_moe import GLM
 
 LIMIT = 101_376
 UP = "E=160,N=384,device_name=NVIDIA_GB10,dtype=fp8_w8a8.json"
@@ -199,3 +203,55 @@ def test_sources() -> None:
     ]
     assert is_triton_folder("triton_3_5_0")
     assert not is_triton_folder("triton_3_5_0+git")
+
+
+SHIPPED = Path(__file__).parents[2] / "files/moe_configs"
+
+
+@pytest.mark.parametrize(
+    ("sglang", "triton", "up", "source"),
+    [
+        ("0.5.4.post2", "3.5.0", "E=160,N=384,device_name=NVIDIA_GB10,dtype=fp8_w8a8", "triton_3_5_0"),
+        (
+            "0.5.10",
+            "3.5.1",
+            "E=161,N=384,device_name=NVIDIA_GB10,dtype=fp8_w8a8,per_channel_quant=True",
+            "triton_3_5_1",
+        ),
+        (
+            "0.5.23",
+            "3.7.1",
+            "E=161,N=384,device_name=NVIDIA_GB10,dtype=fp8_w8a8,per_channel_quant=True",
+            "triton_3_7_1",
+        ),
+        (
+            "0.5.23",
+            "3.10.2",
+            "E=161,N=384,device_name=NVIDIA_GB10,dtype=fp8_w8a8,per_channel_quant=True",
+            "triton_3_9_0",
+        ),
+    ],
+)
+def test_the_reference_gets_what_is_shipped(sglang: str, triton: str, up: str, source: str) -> None:
+    """GLM-4.7-FP8 over four Sparks, from its config.json to the files and where they are mounted."""
+    shape = _moe.moe_shape(GLM)
+    assert shape is not None
+    found = _moe.lookups(shape, 4, 1, sglang, "NVIDIA GB10")
+    question = {
+        **asked(directory=_moe.directory_name(sglang, triton, [])),
+        "lookups": [{**asdict(lookup), "up": {"path": None}} for lookup in found],
+    }
+    shipped = [
+        item
+        for folder in sorted(SHIPPED.glob("triton_*"))
+        for item in sources(str(folder), folder.name, [path.name for path in folder.glob("*.json")])
+    ]
+    choice = choose(question, [], shipped, lambda path: Path(path).read_text(), LIMIT, "NVIDIA GB10")
+    assert choice.findings == []
+    folder = f"/pkg/configs/triton_{triton.replace('.', '_')}"
+    assert [file.target for file in choice.files] == [f"{folder}/{up}.json", f"{folder}/{up}_down.json"]
+    assert [file.source for file in choice.files] == [
+        str(SHIPPED / source / f"{up}{gemm}.json") for gemm in ("", "_down")
+    ]
+    assert [file.entries for file in choice.files] == [18, 18]
+    assert all(0 < file.largest <= LIMIT for file in choice.files)
