@@ -19,11 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page import put
 from benchmarks.runner import ROOT, Run, RunFailedError, play
 
 RESULTS = ROOT / "benchmarks/results/bring_up.json"
-PAGE = ROOT / "docs/benchmarks.md"
-BEGIN, END = "<!-- bring_up: begin -->", "<!-- bring_up: end -->"
 # What ansible-core does without an ansible.cfg: five hosts at a time, modules copied before they
 # run, and facts of every host where a play does not say otherwise.
 ANSIBLE_DEFAULTS = {
@@ -117,9 +116,7 @@ def write(results: dict[str, Any]) -> None:
     """Write the rows as JSON and the table between its markers on the page."""
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{after}")
+    put("bring_up", table(results))
 
 
 def measurements(options: argparse.Namespace) -> dict[str, Callable[[], Row]]:

@@ -22,13 +22,13 @@ from kernel_configs import wheels  # before what follows: it makes our collectio
 # isort: split
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe_tiles import tile_from_entry
 
-from benchmarks.bring_up import PAGE, machine
+from benchmarks.bring_up import machine
+from benchmarks.page import put
 from benchmarks.runner import ROOT
 from kernel_configs.compiler import Compiled, Job, compile_all
 from kernel_configs.kernel import kernel
 
 SHIPPED = ROOT / "files/moe_configs"
-BEGIN, END = "<!-- fit_check: begin -->", "<!-- fit_check: end -->"
 # Bytes of shared memory a block that a GB10 gives (CUDA driver attribute 97).
 LIMIT = 101_376
 # The Tritons that run by default: those of the images that most Sparks run.
@@ -173,13 +173,6 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def write(text: str) -> None:
-    """Put the table between its markers on the page."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks.fit_check", description=__doc__)
@@ -190,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
         wheels.triton(triton)  # a download is not what is measured
         rows.append(check(SHIPPED, triton))
         print(f"Triton {triton}: {rows[-1].seconds:.1f} s", *rows[-1].problems, sep="\n   ", flush=True)
-    write(f"Measured {datetime.date.today()} on {machine()}.\n\n{table(rows)}")
+    put("fit_check", f"Measured {datetime.date.today()} on {machine()}.\n\n{table(rows)}")
     return 1 if any(row.problems for row in rows) else 0
 
 

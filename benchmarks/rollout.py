@@ -20,10 +20,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.bring_up import PAGE, machine
+from benchmarks.bring_up import machine
+from benchmarks.page import put
 from benchmarks.runner import ROOT, RunFailedError
 
-BEGIN, END = "<!-- rollout: begin -->", "<!-- rollout: end -->"
 SIZES = (4, 8)
 COLUMNS = ("loop of four files", "loop of two files", "rollout")
 IMAGE = "198.18.0.2:5000/sglang-cpu:0.5.4.post2"
@@ -167,10 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (RunFailedError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
     text = f"Measured {datetime.date.today()} on {machine()}; medians of {options.repeats}.\n\n{table(results)}"
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    put("rollout", text)
     print(table(results))
     return 0
 

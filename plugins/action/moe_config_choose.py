@@ -16,7 +16,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe_choice impor
     is_triton_folder,
     sources,
 )
-from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import COLLECTION
+from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import COLLECTION, missing_directories
 
 ARGUMENTS = {
     "asked": {"type": "dict", "required": True},
@@ -38,9 +38,10 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         _, options = self.validate_argument_spec(argument_spec=ARGUMENTS)
         directories = [Path(path).expanduser() for path in options["directories"]]
-        findings = [_missing(path) for path in directories if not path.is_dir()]
-        own = [source for path in directories for source in _list(path)]
-        findings += [_empty(path) for path in directories if path.is_dir() and not _list(path)]
+        found = {path: _list(path) for path in directories}
+        findings = missing_directories("moe_config_dirs", directories)
+        findings += [_empty(path) for path, listed in found.items() if path.is_dir() and not listed]
+        own = [source for listed in found.values() for source in listed]
         shipped = _list(COLLECTION / "files" / "moe_configs")
         settings = (options["limit"], options["device_name"], options["skip"])
         choice = choose(options["asked"], own, shipped, _read, *settings)
@@ -77,11 +78,6 @@ def _list(path: Path) -> list[Source]:
     for folder in sorted(item for item in path.iterdir() if item.is_dir() and is_triton_folder(item.name)):
         found += sources(str(folder), folder.name, [item.name for item in folder.glob("*.json")])
     return found
-
-
-def _missing(path: Path) -> Finding:
-    mend = "Make it, or take it out of the list; relative paths count from where ansible-playbook is run."
-    return Finding("group sparks", "moe_config_dirs", str(path), "Is no directory on this controller.", mend)
 
 
 def _empty(path: Path) -> Finding:

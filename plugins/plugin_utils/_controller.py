@@ -70,7 +70,8 @@ def read_cluster(task_vars: Mapping[str, Any]) -> tuple[list[Finding], Plan | No
     hosts = read_hosts(task_vars)
     directories = _own_profile_dirs(hosts)
     profiles = find_profiles([*directories, COLLECTION / "models"])
-    findings = check_inventory(hosts, role_specs(), sorted(profiles)) + _missing(directories)
+    findings = check_inventory(hosts, role_specs(), sorted(profiles))
+    findings += missing_directories("cluster_model_dirs", directories)
     if findings:
         return findings, None
     values = settings(hosts, role_specs())
@@ -107,10 +108,11 @@ def _own_profile_dirs(hosts: Sequence[Host]) -> list[Path]:
     return [Path(str(path)).expanduser() for path in own] if isinstance(own, list) else []
 
 
-def _missing(directories: Sequence[Path]) -> list[Finding]:
+def missing_directories(variable: str, directories: Sequence[Path]) -> list[Finding]:
+    """A finding for each directory of a list variable that is not there."""
     mend = "Make it, or take it out of the list; relative paths count from where ansible-playbook is run."
     return [
-        Finding(f"group {GROUP}", "cluster_model_dirs", str(path), "Is no directory on this controller.", mend)
+        Finding(f"group {GROUP}", variable, str(path), "Is no directory on this controller.", mend)
         for path in directories
         if not path.is_dir()
     ]
