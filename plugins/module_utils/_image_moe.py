@@ -2,17 +2,10 @@
 # SPDX-License-Identifier: MIT
 """What an image is asked about its MoE kernel configs, without a GPU and without importing torch or SGLang.
 
-PROBE and RESOLVE are programs for the image's own Python (3.10 or newer), run with `python3 -c`; each takes one
-JSON argument and prints one line of JSON.
+PROBE and RESOLVE are programs as _image runs them.
 """
 
 from __future__ import annotations
-
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._docker_mount import mount_value
 
 # Finds SGLang and its config module, for both programs.
 _FIND = r'''
@@ -198,51 +191,3 @@ if __name__ == "__main__":
 )
 """Argument: {"device_name", "lookups": [[E, N, dtype, block_n, block_k, per_channel], ...]}. Answer: {"lookups":
 [{"up": {path, entries, log, raises}, "down": ...}, ...]}: what the release's own get_moe_configs did for each."""
-
-
-def docker_argv(
-    image: str,
-    source: str,
-    mounts: Sequence[tuple[str, str]],
-    arguments: Sequence[str],
-    name: str,
-    environment: Mapping[str, str] | None = None,
-) -> list[str]:
-    """The command that runs a program in the image.
-
-    mounts: host path and container path of what is bound, read-only; name: of the container, to remove it if it
-    does not end. The image is never pulled, and the container reaches no network.
-    """
-    argv = ["docker", "run", "--rm", f"--name={name}", "--pull=never", "--network=none", "--entrypoint=python3"]
-    argv += [f"--env={key}={value}" for key, value in (environment or {}).items()]
-    argv += [f"--mount={mount_value(host, container)}" for host, container in mounts]
-    return [*argv, image, "-c", source, *arguments]
-
-
-def parse(output: str) -> dict[str, Any]:
-    """The answer of PROBE or RESOLVE; ValueError when it isn't one, or says that it could not answer."""
-    last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
-    try:
-        answer = json.loads(last)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise ValueError(f"the image gave no answer but {last[:200]!r}")
-    if "error" in answer:
-        raise ValueError(str(answer["error"]))
-    return answer
-
-
-def explain(code: int, errors: str, image: str) -> str:
-    """Why `docker run` ended with a code that isn't 0, from what it wrote on stderr, and the mend."""
-    lines = [
-        line for line in errors.splitlines() if line.strip() and not line.startswith(("Run 'docker", "See 'docker"))
-    ]
-    said = lines[-1].strip() if lines else f"it ended with {code}"
-    if code == 125 and ("no such image" in errors.lower() or "unable to find image" in errors.lower()):
-        return f"The node does not have the image {image}. Mend: pull it first."
-    if code in (126, 127):
-        return f"{image} has no python3 to ask: {said}. Mend: name an image of SGLang."
-    return (
-        f"{image} could not be asked: {said}. Mend: try `docker run --rm --entrypoint=python3 {image} -V` on the node."
-    )

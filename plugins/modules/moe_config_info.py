@@ -310,15 +310,12 @@ lookups:
 """
 
 import json
-import shutil
-import subprocess
-import uuid
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dgx_spark.sglang.plugins.module_utils import _image_moe, _moe
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _image, _image_moe, _moe
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe_tiles import shared_bytes, tile_facts
 
 
@@ -342,29 +339,10 @@ def read_model(directory: str) -> dict[str, Any]:
     return config
 
 
-def ask(module: AnsibleModule, source: str, question: dict[str, Any]) -> dict[str, Any]:
-    """What a program of _image_moe says in the image; ends the module, or ValueError, when it can't be asked."""
-    params = module.params
-    name = f"dgx-spark-moe-{uuid.uuid4().hex[:12]}"
+def ask(params: dict[str, Any], source: str, question: dict[str, Any]) -> dict[str, Any]:
+    """What a program of _image_moe says in the image; ImageError when it can't be asked."""
     mounts = [(mount["source"], mount["target"]) for mount in params["mounts"]]
-    argv = _image_moe.docker_argv(params["image"], source, mounts, [json.dumps(question)], name, params["environment"])
-    if not shutil.which("docker"):
-        module.fail_json(msg="The docker command is not installed. Mend: install Docker, or give the versions.")
-    try:
-        # Docker's client ends at the time limit, its container does not.
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=params["timeout"], check=False)
-    except subprocess.TimeoutExpired:
-        subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
-        module.fail_json(
-            msg=f"{params['image']} did not answer in {params['timeout']} s; its container was removed. "
-            "Mend: raise timeout, or look at what slows the node down."
-        )
-    if done.returncode != 0:
-        module.fail_json(msg=_image_moe.explain(done.returncode, done.stderr, params["image"]))
-    try:
-        return _image_moe.parse(done.stdout)
-    except ValueError as error:
-        raise ValueError(f"{params['image']}: {error}. Mend: name an image of SGLang.") from None
+    return _image.ask(params["image"], source, question, params["timeout"], mounts, params["environment"])
 
 
 def write_contents(module: AnsibleModule) -> None:
@@ -478,11 +456,11 @@ class Report:
             return []
 
 
-def resolved(module: AnsibleModule, found: list[_moe.Lookup]) -> list[dict[str, Any]]:
+def resolved(params: dict[str, Any], found: list[_moe.Lookup]) -> list[dict[str, Any]]:
     """The answers of SGLang's own resolver in the image."""
     asked = [[one.experts, one.n, one.dtype, *(one.block_shape or (0, 0)), one.per_channel] for one in found]
-    question = {"device_name": module.params["device_name"], "lookups": asked}
-    answers: list[dict[str, Any]] = ask(module, _image_moe.RESOLVE, question)["lookups"]
+    question = {"device_name": params["device_name"], "lookups": asked}
+    answers: list[dict[str, Any]] = ask(params, _image_moe.RESOLVE, question)["lookups"]
     return [
         {
             "resolved": {gemm: answer[gemm]["path"] if not answer[gemm]["raises"] else None for gemm in ("up", "down")},
@@ -540,12 +518,12 @@ def main() -> None:
         write_contents(module)
         known = params["sglang_version"] and params["triton_version"] and params["resolve"]
         probed = params["image"] and not known
-        image = ask(module, _image_moe.PROBE, question) if probed else told(params)
+        image = ask(params, _image_moe.PROBE, question) if probed else told(params)
         report = Report(params, shape, image)
         lookups = [report.about(lookup) for lookup in report.lookups]
         directory = _moe.directory_name(report.sglang, report.triton, list(report.directories or ()))
         if params["resolve"]:
-            lookups = [{**known, **own} for known, own in zip(lookups, resolved(module, report.lookups))]
+            lookups = [{**known, **own} for known, own in zip(lookups, resolved(params, report.lookups))]
     except ValueError as error:
         module.fail_json(msg=str(error))
     module.exit_json(

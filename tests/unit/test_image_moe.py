@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.dgx_spark.sglang.plugins.module_utils import _image_moe
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _image, _image_moe
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._docker_mount import mount_value
 
 GB10 = "NVIDIA GB10"
@@ -77,7 +77,7 @@ def run(site: Path, program: str, question: dict[str, Any], **environment: str) 
     command = [sys.executable, "-c", program, json.dumps(question)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return _image_moe.parse(done.stdout)
+    return _image.parse(done.stdout)
 
 
 def test_probe(site: Path) -> None:
@@ -198,7 +198,7 @@ def test_mount(host: str, container: str) -> None:
 
 
 def test_docker_argv() -> None:
-    argv = _image_moe.docker_argv("img:1", "print()", PATHS, ["{}"], "name", {"A": "b c"})
+    argv = _image.docker_argv("img:1", "print()", PATHS, ["{}"], "name", {"A": "b c"})
     assert argv[:7] == [
         "docker",
         "run",
@@ -213,12 +213,12 @@ def test_docker_argv() -> None:
 
 
 def test_parse() -> None:
-    assert _image_moe.parse('a warning\n{"sglang": "0.5.6"}\n\n') == {"sglang": "0.5.6"}
+    assert _image.parse('a warning\n{"sglang": "0.5.6"}\n\n') == {"sglang": "0.5.6"}
     for output in ("", "no JSON", "[1]"):
         with pytest.raises(ValueError, match="the image gave no answer"):
-            _image_moe.parse(output)
+            _image.parse(output)
     with pytest.raises(ValueError, match="no SGLang here"):
-        _image_moe.parse('{"error": "no SGLang here"}')
+        _image.parse('{"error": "no SGLang here"}')
 
 
 @pytest.mark.parametrize(
@@ -241,6 +241,6 @@ def test_parse() -> None:
     ],
 )
 def test_explain(code: int, errors: str, said: str) -> None:
-    text = _image_moe.explain(code, errors, "x:1")
+    text = _image.explain(code, errors, "x:1")
     assert said in text
     assert "Mend: " in text

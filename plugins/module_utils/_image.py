@@ -1,0 +1,102 @@
+# Copyright (c) 2026 the dgx_spark.sglang contributors
+# SPDX-License-Identifier: MIT
+"""Asks an image by a container of it: no GPU, no network.
+
+A program is source for the image's own Python (3.10 or newer), run with `python3 -c`; it takes one JSON argument and
+prints one line of JSON, with "error" in it if it can't answer.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._docker_mount import mount_value
+
+Mounts = Sequence[tuple[str, str]]
+
+
+class ImageError(ValueError):
+    """Why an image did not answer, and the mend, as sentences."""
+
+
+def ask(
+    image: str,
+    source: str,
+    question: object,
+    timeout: int,
+    mounts: Mounts = (),
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What a program says to a question. timeout: seconds. mounts: as for docker_argv. ImageError without an answer."""
+    if not shutil.which("docker"):
+        raise ImageError("The docker command is not installed. Mend: install Docker.")
+    name = f"dgx-spark-ask-{uuid.uuid4().hex[:12]}"
+    argv = docker_argv(image, source, mounts, [json.dumps(question)], name, environment)
+    try:
+        # Docker's client ends at the time limit, its container does not.
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
+        raise ImageError(
+            f"{image} did not answer in {timeout} s; its container was removed. "
+            "Mend: raise the time limit, or look at what slows the node down."
+        ) from None
+    if done.returncode != 0:
+        raise ImageError(explain(done.returncode, done.stderr, image))
+    try:
+        return parse(done.stdout)
+    except ValueError as error:
+        raise ImageError(f"{image}: {error}. Mend: name an image of SGLang.") from None
+
+
+def docker_argv(
+    image: str,
+    source: str,
+    mounts: Mounts,
+    arguments: Sequence[str],
+    name: str,
+    environment: Mapping[str, str] | None = None,
+) -> list[str]:
+    """The command that runs a program in the image.
+
+    mounts: host path and container path of what is bound, read-only; name: of the container, to remove it if it
+    does not end. The image is never pulled, and the container reaches no network.
+    """
+    argv = ["docker", "run", "--rm", f"--name={name}", "--pull=never", "--network=none", "--entrypoint=python3"]
+    argv += [f"--env={key}={value}" for key, value in (environment or {}).items()]
+    argv += [f"--mount={mount_value(host, container)}" for host, container in mounts]
+    return [*argv, image, "-c", source, *arguments]
+
+
+def parse(output: str) -> dict[str, Any]:
+    """A program's answer; ValueError when it isn't one, or says that it could not answer."""
+    last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
+    try:
+        answer = json.loads(last)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ValueError(f"the image gave no answer but {last[:200]!r}")
+    if "error" in answer:
+        raise ValueError(str(answer["error"]))
+    return answer
+
+
+def explain(code: int, errors: str, image: str) -> str:
+    """Why `docker run` ended with a code that isn't 0, from what it wrote on stderr, and the mend."""
+    lines = [
+        line for line in errors.splitlines() if line.strip() and not line.startswith(("Run 'docker", "See 'docker"))
+    ]
+    said = lines[-1].strip() if lines else f"it ended with {code}"
+    if code == 125 and ("no such image" in errors.lower() or "unable to find image" in errors.lower()):
+        return f"The node does not have the image {image}. Mend: pull it first."
+    if code in (126, 127):
+        return f"{image} has no python3 to ask: {said}. Mend: name an image of SGLang."
+    return (
+        f"{image} could not be asked: {said}. Mend: try `docker run --rm --entrypoint=python3 {image} -V` on the node."
+    )
