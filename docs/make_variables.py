@@ -28,6 +28,7 @@ ORDER = [
     "model",
     "spread",
     "moe_config",
+    "parser_patch",
     "release",
     "rank",
     "smoke",

@@ -19,6 +19,35 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._docker_mount imp
 
 Mounts = Sequence[tuple[str, str]]
 
+FIND = r'''
+import importlib.metadata, importlib.util, json, os, re, sys
+
+def fail(message):
+    print(json.dumps({"error": message}))
+    sys.exit(0)
+
+def package():
+    """The package's folder; find_spec of a top-level name imports nothing."""
+    spec = importlib.util.find_spec("sglang")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return places[0] if places else fail("the image has no SGLang")
+
+def sglang_version(root):
+    try:
+        return importlib.metadata.version("sglang")
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    for name in ("_version.py", "version.py"):
+        path = os.path.join(root, name)
+        if os.path.isfile(path):
+            with open(path) as file:
+                found = re.search(r"""^(?:__version__|version)\b[^\n]*=\s*["']([^"']+)""", file.read(), re.M)
+            if found:
+                return found.group(1)
+    return fail("SGLang in the image does not tell its version")
+'''
+"""What programs begin with: where SGLang is, which release, and how to end without an answer."""
+
 
 class ImageError(ValueError):
     """Why an image did not answer, and the mend, as sentences."""

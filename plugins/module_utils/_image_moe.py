@@ -7,23 +7,15 @@ PROBE and RESOLVE are programs as _image runs them.
 
 from __future__ import annotations
 
-# Finds SGLang and its config module, for both programs.
-_FIND = r'''
-import importlib.metadata, importlib.util, json, os, re, sys
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._image import FIND
 
+# Finds the config module and Triton, for both programs.
+_FIND = (
+    FIND
+    + r"""
 FILE = "fused_moe_triton_config.py"
 # From SGLang 0.5.11 on, and before.
 FOLDERS = ("srt/layers/moe/moe_runner/triton_utils", "srt/layers/moe/fused_moe_triton")
-
-def fail(message):
-    print(json.dumps({"error": message}))
-    sys.exit(0)
-
-def package():
-    """The package's folder; find_spec of a top-level name imports nothing."""
-    spec = importlib.util.find_spec("sglang")
-    places = list(spec.submodule_search_locations or []) if spec else []
-    return places[0] if places else fail("the image has no SGLang")
 
 def config_module(root):
     candidates = [os.path.join(root, folder, FILE) for folder in FOLDERS]
@@ -38,25 +30,12 @@ def triton_version():
     except ImportError as error:
         fail("the image's Triton cannot be imported: %s" % error)
     return triton.__version__
-'''
+"""
+)
 
 PROBE = (
     _FIND
     + r'''
-def sglang_version(root):
-    try:
-        return importlib.metadata.version("sglang")
-    except importlib.metadata.PackageNotFoundError:
-        pass
-    for name in ("_version.py", "version.py"):
-        path = os.path.join(root, name)
-        if os.path.isfile(path):
-            with open(path) as file:
-                found = re.search(r"""^(?:__version__|version)\b[^\n]*=\s*["']([^"']+)""", file.read(), re.M)
-            if found:
-                return found.group(1)
-    return fail("SGLang in the image does not tell its version")
-
 def listing(folder, device):
     """The names of the device's files in each directory below configs, None without it; and what they hold."""
     if not os.path.isdir(folder):
@@ -184,10 +163,14 @@ def main():
     scope = load(config_module(package()), asked["device_name"], triton_version())
     found = [{"up": answer(scope, one, False), "down": answer(scope, one, True)} for one in asked["lookups"]]
     print(json.dumps({"lookups": found}))
+    missed = set(asked.get("strict") or ()) - {gemm["path"] for one in found for gemm in one.values()}
+    # A build ends at what a module would report.
+    sys.exit("SGLang does not find " + ", ".join(sorted(missed)) if missed else 0)
 
 if __name__ == "__main__":
     main()
 '''
 )
-"""Argument: {"device_name", "lookups": [[E, N, dtype, block_n, block_k, per_channel], ...]}. Answer: {"lookups":
-[{"up": {path, entries, log, raises}, "down": ...}, ...]}: what the release's own get_moe_configs did for each."""
+"""Argument: {"device_name", "lookups": [[E, N, dtype, block_n, block_k, per_channel], ...], "strict": [path, ...]}.
+Answer: {"lookups": [{"up": {path, entries, log, raises}, "down": ...}, ...]}: what the release's own get_moe_configs did
+for each. It ends with 1 if a path of `strict` was not read."""

@@ -81,6 +81,15 @@ class Moe:
 
 
 @dataclass(frozen=True)
+class Parsers:
+    """Who reads the model's answers: the names of its parsers, "" for none. random_weights: they mean nothing then."""
+
+    tool_call: str
+    reasoning: str
+    random_weights: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """One group of ranks that serves one model.
 
@@ -95,6 +104,7 @@ class Plan:
     dist_init: str
     paths: Paths
     moe: Moe
+    parsers: Parsers
     ranks: list[Rank]
 
     def as_dict(self) -> dict[str, Any]:
@@ -112,6 +122,7 @@ def make_plan(hosts: Sequence[Host], values: Mapping[str, Any], profile: Mapping
     ranks = [_rank(host, number, ranked, values, profile) for number, host in enumerate(ranked)]
     api_port, _ = effective_ports(values, profile)
     data_dir = str(values["cluster_data_dir"]).rstrip("/")
+    flags = {**profile["flags"], **values["cluster_flags"]}
     return Plan(
         group_id=digest([[rank.env, rank.server_args] for rank in ranks]),
         model=dict(profile),
@@ -120,7 +131,8 @@ def make_plan(hosts: Sequence[Host], values: Mapping[str, Any], profile: Mapping
         api_url=f"http://{_api_address(ranked[0], values)}:{api_port}",
         dist_init=_dist_init(ranked, values, profile),
         paths=Paths(_model_dir(data_dir, profile), f"{data_dir}/cache", f"{data_dir}/spread"),
-        moe=moe_of({**profile["flags"], **values["cluster_flags"]}),
+        moe=moe_of(flags),
+        parsers=parsers_of(flags),
         ranks=ranks,
     )
 
@@ -136,6 +148,12 @@ def moe_of(flags: Flags) -> Moe:
         skip = f"moe-runner-backend {runner} has kernels of its own"
     fused = False if flags.get("disable-shared-experts-fusion") else None
     return Moe(int(ep), flags.get("quantization"), fused, skip)
+
+
+def parsers_of(flags: Flags) -> Parsers:
+    """What launch_server's options say about the parsers; `load-format: dummy` is SGLang's name of random weights."""
+    tool_call, reasoning = (str(flags.get(name) or "") for name in ("tool-call-parser", "reasoning-parser"))
+    return Parsers(tool_call, reasoning, flags.get("load-format") == "dummy")
 
 
 def digest(value: object) -> str:

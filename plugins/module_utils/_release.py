@@ -7,7 +7,8 @@ ROOT/current -> releases/ID    what a rank is started with
 TRIAL -> ROOT/releases/ID      takes its place while it is tried; gone after a boot, so that a node which a bad release
                                brings down comes back with the one before
 
-A release's release.env tells the unit its id and the mounts; see systemd.exec(5), EnvironmentFile=.
+A release's release.env tells the unit its id, the image and the mounts; see systemd.exec(5), EnvironmentFile=.
+The files are mounted over those of the image; or an image of the release's own has them baked in.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ TRIAL = "/run/dgx-spark/trial"
 ENV_FILE = "release.env"
 ENV_RELEASE = "SGLANG_RELEASE"
 ENV_MOUNTS = "SGLANG_MOUNTS"
+ENV_IMAGE = "SGLANG_IMAGE"
+# Docker takes "localhost" for a registry, so nobody is ever asked for such an image.
+_BAKED = "localhost/dgx-spark/sglang"
 _MANIFEST = "release.json"
 _SERVED = "served"
 _NEW = ".new-"
@@ -59,7 +63,8 @@ class File:
 class Release:
     """One release as it lies on a node.
 
-    made, served: UTC times; served is when a group proved to serve with it, None if never. mounts: {source, target}.
+    made, served: UTC times; served is when a group proved to serve with it, None if never. image, image_id: what it is
+    made for. runs: the image that a start takes, another one if the files are baked in. mounts: {source, target}.
     state: current, trial or "".
     """
 
@@ -68,6 +73,7 @@ class Release:
     served: str | None
     image: str
     image_id: str
+    runs: str
     files: list[dict[str, str]]
     mounts: list[dict[str, str]]
     state: str
@@ -93,17 +99,23 @@ def files_from(given: Sequence[Mapping[str, str]]) -> list[File]:
     return files
 
 
-def release_id(files: Sequence[File], image_id: str) -> str:
-    """12 hex digits that name the content: the files, where they go, and the image that they are for."""
-    content = [image_id, sorted([file.name, file.target, file.digest] for file in files)]
+def release_id(files: Sequence[File], image_id: str, baked: bool = False) -> str:
+    """12 hex digits that name the content: the files, where and how they go, and the image that they are for."""
+    content: list[object] = [image_id, sorted([file.name, file.target, file.digest] for file in files)]
+    content += ["baked"] if baked else []
     return sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()[:12]
 
 
-def env_text(identity: str, mounts: Sequence[Mapping[str, str]]) -> str:
+def baked_image(identity: str) -> str:
+    """The name of the image with a release's files in it."""
+    return f"{_BAKED}:{identity}"
+
+
+def env_text(identity: str, runs: str, mounts: Sequence[Mapping[str, str]]) -> str:
     """The text of release.env. It is unquoted twice: read from the file, and split into words by the unit."""
     words = " ".join(f"'--mount={mount_value(mount['source'], mount['target'])}'" for mount in mounts)
     quoted = words.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{ENV_RELEASE}={identity}\n{ENV_MOUNTS}="{quoted}"\n'
+    return f'{ENV_RELEASE}={identity}\n{ENV_IMAGE}={runs}\n{ENV_MOUNTS}="{quoted}"\n'
 
 
 def now() -> str:
@@ -148,18 +160,19 @@ class Store:
             raise ReleaseError(f"There is no release {identity}. Mend: take one that is kept here: {names}.")
         return known[identity]
 
-    def write(self, files: Sequence[File], image: str, image_id: str) -> Release:
+    def write(self, files: Sequence[File], image: str, image_id: str, baked: bool = False) -> Release:
         """Write a release that is not there; it stands whole or not at all."""
-        identity = release_id(files, image_id)
+        identity = release_id(files, image_id, baked)
+        runs = baked_image(identity) if baked else image
         self.releases.mkdir(mode=0o755, parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.releases))
         try:
             for file in files:
                 _write(fresh / file.name, file.content)
-            mounts = [{"source": str(self.path(identity) / file.name), "target": file.target} for file in files]
             listed = [{"name": file.name, "target": file.target, "sha256": file.digest} for file in files]
-            env = env_text(identity, mounts)
-            manifest = {"id": identity, "made": now(), "image": image, "image_id": image_id, "files": listed}
+            env = env_text(identity, runs, [] if baked else self._mounts(identity, listed))
+            manifest: dict[str, object] = {"id": identity, "made": now(), "image": image, "image_id": image_id}
+            manifest |= {"runs": runs, "files": listed}
             manifest["env_sha256"] = sha256(env.encode()).hexdigest()
             _write(fresh / ENV_FILE, env)
             _write(fresh / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
@@ -214,10 +227,16 @@ class Store:
         ours = (path.name for path in self.releases.iterdir() if _ID.match(path.name) or path.name.startswith(_NEW))
         return sorted(name for name in ours if name not in kept)
 
-    def prune(self, keep: int) -> None:
-        """Remove what `surplus` names."""
-        for name in self.surplus(keep):
+    def prune(self, keep: int) -> list[str]:
+        """Remove what `surplus` names; returns it."""
+        names = self.surplus(keep)
+        for name in names:
             shutil.rmtree(self.releases / name)
+        return names
+
+    def _mounts(self, identity: str, files: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        path = self.path(identity)
+        return [{"source": str(path / file["name"]), "target": file["target"]} for file in files]
 
     def _link(self, link: Path, identity: str) -> None:
         if self._named(link) == identity:
@@ -243,13 +262,13 @@ class Store:
             written = {ENV_FILE: manifest["env_sha256"], **{file["name"]: file["sha256"] for file in files}}
             if any(_digest(path / name) != digest for name, digest in written.items()):
                 return None
-            made, image, image_id = (str(manifest[key]) for key in ("made", "image", "image_id"))
+            made, image, image_id, runs = (str(manifest[key]) for key in ("made", "image", "image_id", "runs"))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        here = [{"source": str(path / file["name"]), "target": file["target"]} for file in files]
+        here = self._mounts(identity, files) if runs == image else []
         state = {self.current(): "current", self.trial(): "trial"}.get(identity, "")
         served = self._read_served(identity)
-        return Release(identity, made, served, image, image_id, files, here, state)
+        return Release(identity, made, served, image, image_id, runs, files, here, state)
 
     def _read_served(self, identity: str) -> str | None:
         try:
@@ -271,7 +290,7 @@ def release_rows(releases: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "made": release["made"],
             "served": release["served"] or "never",
             "state": release["state"] or "kept",
-            "image": release["image"].rpartition("/")[2],
+            "image": release["image"].rpartition("/")[2] + (", baked in" if release["runs"] != release["image"] else ""),
             "files": "\n".join(f"{os.path.basename(file['name'])} {file['sha256'][:8]}" for file in release["files"])
             or "none",
         }

@@ -15,11 +15,11 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import (
     digest,
 )
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import LABEL_GROUP, LABEL_RELEASE
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import ENV_MOUNTS, ENV_RELEASE
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import ENV_IMAGE, ENV_MOUNTS, ENV_RELEASE
 
 CONTAINER = "sglang-rank"
-RELEASE_WORDS = (f"--label={LABEL_RELEASE}=${{{ENV_RELEASE}}}", f"${ENV_MOUNTS}")
-"""What a start takes from the release in use: systemd puts the id in, and splits the mounts into words."""
+RELEASE_WORDS = (f"--label={LABEL_RELEASE}=${{{ENV_RELEASE}}}", f"${ENV_MOUNTS}", f"${{{ENV_IMAGE}}}")
+"""What a start takes from the release in use, the image last: systemd puts it in, and splits the mounts into words."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./|-]+\Z")
 
@@ -63,7 +63,6 @@ def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOp
         f"--volume={plan['paths']['cache']}:{CACHE_IN_CONTAINER}",
         *options.docker_options,
         *RELEASE_WORDS,
-        plan["image"],
         *("python3", "-m", "sglang.launch_server"),
         *rank["server_args"],
     ]

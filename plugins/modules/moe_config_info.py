@@ -307,6 +307,10 @@ lookups:
       description: The errors with which the resolver ended, empty without them or without O(resolve=true).
       type: list
       elements: str
+question:
+  description: What SGLang's own resolver is asked with O(resolve=true).
+  returned: when the model reads kernel configs
+  type: dict
 """
 
 import json
@@ -456,11 +460,15 @@ class Report:
             return []
 
 
+def question(params: dict[str, Any], found: list[_moe.Lookup]) -> dict[str, Any]:
+    """What SGLang's own resolver is asked."""
+    asked = [[one.experts, one.n, one.dtype, *(one.block_shape or (0, 0)), one.per_channel] for one in found]
+    return {"device_name": params["device_name"], "lookups": asked}
+
+
 def resolved(params: dict[str, Any], found: list[_moe.Lookup]) -> list[dict[str, Any]]:
     """The answers of SGLang's own resolver in the image."""
-    asked = [[one.experts, one.n, one.dtype, *(one.block_shape or (0, 0)), one.per_channel] for one in found]
-    question = {"device_name": params["device_name"], "lookups": asked}
-    answers: list[dict[str, Any]] = ask(params, _image_moe.RESOLVE, question)["lookups"]
+    answers: list[dict[str, Any]] = ask(params, _image_moe.RESOLVE, question(params, found))["lookups"]
     return [
         {
             "resolved": {gemm: answer[gemm]["path"] if not answer[gemm]["raises"] else None for gemm in ("up", "down")},
@@ -514,11 +522,10 @@ def main() -> None:
         if shape is None or facts["reason"]:
             module.exit_json(changed=False, lookups=[], **facts)
             return
-        question = {"device_name": params["device_name"]}
         write_contents(module)
         known = params["sglang_version"] and params["triton_version"] and params["resolve"]
         probed = params["image"] and not known
-        image = ask(params, _image_moe.PROBE, question) if probed else told(params)
+        image = ask(params, _image_moe.PROBE, {"device_name": params["device_name"]}) if probed else told(params)
         report = Report(params, shape, image)
         lookups = [report.about(lookup) for lookup in report.lookups]
         directory = _moe.directory_name(report.sglang, report.triton, list(report.directories or ()))
@@ -535,6 +542,7 @@ def main() -> None:
         directory=directory,
         env_dir=image["env_dir"],
         lookups=lookups,
+        question=question(params, report.lookups),
     )
 
 

@@ -66,6 +66,9 @@ releases:
     image_id:
       description: The id of that image.
       type: str
+    runs:
+      description: The image that a start takes; another one than RV(releases[].image) if the files are baked in.
+      type: str
     files:
       description: Its files, each with name, target (the path in the image) and sha256.
       type: list

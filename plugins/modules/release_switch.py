@@ -60,6 +60,11 @@ used:
   description: The id of the release that a start takes now; none if there is none.
   returned: success
   type: str
+images:
+  description: Names of the images that releases had baked in which were too many and are gone now.
+  returned: success
+  type: list
+  elements: str
 """
 
 from typing import Any
@@ -68,15 +73,16 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _release
 
 
-def switch(store: _release.Store, params: dict[str, Any]) -> None:
-    """Do what is asked for."""
+def switch(store: _release.Store, params: dict[str, Any]) -> list[str]:
+    """Do what is asked for; returns what was pruned."""
     if params["state"] == "tried":
         store.attempt(params["release"])
     elif params["state"] == "kept":
         store.keep(params["release"], params["served"])
-        store.prune(params["keep"])
+        return store.prune(params["keep"])
     else:
         store.give_up(params["release"])
+    return []
 
 
 def wanted(store: _release.Store, params: dict[str, Any]) -> bool:
@@ -110,8 +116,7 @@ def main() -> None:
     before = store.used()
     try:
         changed = wanted(store, module.params)
-        if changed and not module.check_mode:
-            switch(store, module.params)
+        pruned = switch(store, module.params) if changed and not module.check_mode else []
     except _release.ReleaseError as trouble:
         module.fail_json(msg=str(trouble))
     except OSError as trouble:
@@ -119,7 +124,7 @@ def main() -> None:
     after = store.used()
     if module.check_mode:
         after = module.params["release"] or store.current()
-    result: dict[str, Any] = {"changed": changed, "before": before, "used": after}
+    result: dict[str, Any] = {"changed": changed, "before": before, "used": after, "images": [_release.baked_image(name) for name in pruned if not name.startswith(".")]}
     if module._diff and before != after:
         result["diff"] = {"before": f"{before or 'none'}\n", "after": f"{after or 'none'}\n"}
     module.exit_json(**result)

@@ -36,6 +36,10 @@ options:
     description: The image that the release is made for. The node must have it; its id counts, not its name.
     type: str
     required: true
+  baked:
+    description: Whether a start takes an image that has the files in it (M(dgx_spark.sglang.image_bake)), not mounts.
+    type: bool
+    default: false
   state:
     description:
       - V(tried) - starts take it until it is kept or given up. Without a release in use, it is kept at once.
@@ -52,6 +56,7 @@ attributes:
     support: full
 seealso:
   - module: dgx_spark.sglang.release_switch
+  - module: dgx_spark.sglang.image_bake
 author:
   - the dgx_spark.sglang contributors
 """
@@ -81,8 +86,8 @@ image_id:
   description: The id of the image on the node.
   returned: success
   type: str
-mounts:
-  description: What a start mounts, each with source and target.
+files:
+  description: Its files, each with name, target and sha256.
   returned: success
   type: list
   elements: dict
@@ -134,7 +139,8 @@ def write(module: AnsibleModule, store: _release.Store) -> dict[str, Any]:
     """Write and switch what is not so yet; returns the result."""
     files = _release.files_from(module.params["files"])
     image_id = ask_image(module)
-    identity = _release.release_id(files, image_id)
+    baked = module.params["baked"]
+    identity = _release.release_id(files, image_id, baked)
     kept = module.params["state"] == "kept"
     switched = store.used() != identity or (kept and store.trial() is not None)
     changed = switched or not store.whole(identity)
@@ -143,11 +149,11 @@ def write(module: AnsibleModule, store: _release.Store) -> dict[str, Any]:
         result["diff"] = diff(store, files)
     if changed and not module.check_mode:
         if not store.whole(identity):
-            store.write(files, module.params["image"], image_id)
+            store.write(files, module.params["image"], image_id, baked)
         store.keep(identity, served=False) if kept else store.attempt(identity)
     found = store.find(identity) if store.whole(identity) else None
     served = bool(found and found.served and store.current() == identity)
-    return {**result, "mounts": found.mounts if found else [], "served": served}
+    return {**result, "files": found.files if found else [], "served": served}
 
 
 def main() -> None:
@@ -161,6 +167,7 @@ def main() -> None:
                 "options": {name: {"type": "str", "required": True} for name in ("name", "target", "content")},
             },
             "image": {"type": "str", "required": True},
+            "baked": {"type": "bool", "default": False},
             "state": {"type": "str", "default": "tried", "choices": ["tried", "kept"]},
         },
         supports_check_mode=True,

@@ -38,8 +38,29 @@ def test_a_release_is_named_after_its_content() -> None:
         _release.release_id([File("moe_configs/x", TARGET, "{}")], "sha256:1"),
         _release.release_id([File(f"moe_configs/{NAME}", "/elsewhere", "{}")], "sha256:1"),
         _release.release_id([], "sha256:1"),
+        _release.release_id(files(), "sha256:1", baked=True),
     ]
-    assert len({one, *others}) == 6
+    assert len({one, *others}) == 7
+
+
+def environment(store: Store, identity: str) -> dict[str, str]:
+    """release.env as systemd reads it."""
+    lines = (store.path(identity) / _release.ENV_FILE).read_text().splitlines()
+    return {name: shlex.split(value)[0] for name, _, value in (line.partition("=") for line in lines) if value != '""'}
+
+
+def test_mounted_a_start_takes_the_image_that_it_was_made_for(store: Store) -> None:
+    identity = made(store)
+    assert environment(store, identity)["SGLANG_IMAGE"] == store.find(identity).runs == "image:1"
+
+
+def test_baked_in_a_start_takes_an_image_of_its_own_and_mounts_nothing(store: Store) -> None:
+    release = store.write(files(), "image:1", "sha256:1", baked=True)
+    image = f"localhost/dgx-spark/sglang:{release.id}"
+    assert environment(store, release.id) == {"SGLANG_RELEASE": release.id, "SGLANG_IMAGE": image}
+    assert (release.runs, release.image, release.mounts) == (image, "image:1", [])
+    assert [file["target"] for file in release.files] == [TARGET]
+    assert _release.release_rows([_release.as_dict(release)])[0]["image"] == "image:1, baked in"
 
 
 @pytest.mark.parametrize(

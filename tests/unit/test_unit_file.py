@@ -70,7 +70,7 @@ def test_no_gpu_and_no_rdma_where_there_is_none() -> None:
     ("plan", "options"),
     [
         ({**PLAN, "group_id": "abd"}, OPTIONS),
-        ({**PLAN, "image": "x:2"}, OPTIONS),
+        ({**PLAN, "model": {"name": "other"}}, OPTIONS),
         (PLAN, replace(OPTIONS, ulimits={"stack": 1})),
         (PLAN, replace(OPTIONS, model_digest="e")),
     ],

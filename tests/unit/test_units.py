@@ -24,7 +24,7 @@ docker run --rm --name=sglang-rank --log-driver=none --network=host --ipc=host -
 --env-file=/etc/dgx-spark/rank.env
 --volume=/var/lib/dgx-spark/models/zai-org--GLM-4.7-FP8/main:/models/glm-4.7-fp8:ro
 --volume=/var/lib/dgx-spark/cache:/root/.cache --label=dgx-spark.release=${SGLANG_RELEASE} $SGLANG_MOUNTS
-lmsysorg/sglang:spark python3 -m sglang.launch_server
+${SGLANG_IMAGE} python3 -m sglang.launch_server
 """
 
 ENVIRONMENT = {
