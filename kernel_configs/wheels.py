@@ -18,6 +18,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe import OLDEST
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe_tiles import since
+
 PINS = Path(__file__).parent / "wheels"
 
 # SGLang is only read, so one wheel serves every machine: from 0.5.11 on there is one for each Python and platform.
@@ -39,7 +42,8 @@ def _pinned(name: str) -> tuple[str, ...]:
     return tuple(sorted(versions, key=lambda version: [int(number) for number in re.findall(r"\d+", version)]))
 
 
-SGLANG = _pinned("sglang")
+# The parser's tests read older releases too.
+SGLANG = tuple(version for version in _pinned("sglang") if since(version, OLDEST))
 TRITON = _pinned("triton")
 
 

@@ -172,5 +172,5 @@ if __name__ == "__main__":
 '''
 )
 """Argument: {"device_name", "lookups": [[E, N, dtype, block_n, block_k, per_channel], ...], "strict": [path, ...]}.
-Answer: {"lookups": [{"up": {path, entries, log, raises}, "down": ...}, ...]}: what the release's own get_moe_configs did
-for each. It ends with 1 if a path of `strict` was not read."""
+Answer: {"lookups": [{"up": {path, entries, log, raises}, "down": ...}, ...]}: what the release's own get_moe_configs
+did for each. It ends with 1 if a path of `strict` was not read."""

@@ -290,7 +290,8 @@ def release_rows(releases: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "made": release["made"],
             "served": release["served"] or "never",
             "state": release["state"] or "kept",
-            "image": release["image"].rpartition("/")[2] + (", baked in" if release["runs"] != release["image"] else ""),
+            "image": release["image"].rpartition("/")[2]
+            + ("" if release["runs"] == release["image"] else ", baked in"),
             "files": "\n".join(f"{os.path.basename(file['name'])} {file['sha256'][:8]}" for file in release["files"])
             or "none",
         }

@@ -5,17 +5,25 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._http import Answer, ask
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._smoke_answers import (
+    as_object,
+    completion_tokens,
+    objects,
+    parse_metrics,
+    parse_stream,
+    reason,
+    shortened,
+)
 
-SHOWN = 300
 PROMPT = "Say hello in one short sentence."
 LOGS = "Read `journalctl -u sglang-rank` on rank 0"
+CUT = f"{LOGS}; if it answers there, look for a proxy that cuts streams."
 NOT_JSON = "the answer is not a JSON object"
 
 
@@ -38,6 +46,13 @@ class Target:
         return ask(self.url.rstrip("/") + path, self.timeout, payload, self.api_key)
 
 
+class Trouble(NamedTuple):
+    """What is wrong with an answer. mend: what to do about it, None for the check's own mend."""
+
+    problem: str
+    mend: str | None = None
+
+
 @dataclass(frozen=True)
 class Result:
     """One check's outcome, in the form that the module returns."""
@@ -52,112 +67,18 @@ class Result:
     mend: str | None
 
 
-@dataclass
-class Stream:
-    """A parsed stream of server-sent events.
-
-    text: all pieces of the answer, thoughts included. chunks: events with JSON. done: whether it
-    ended in [DONE]. problem: what could not be parsed.
-    """
-
-    text: str = ""
-    chunks: int = 0
-    done: bool = False
-    finish_reason: str | None = None
-    usage: dict[str, Any] | None = None
-    problem: str | None = None
-
-
-def parse_stream(body: str) -> Stream:
-    """Read a chat completion stream; it stops at the first event that isn't what it should be."""
-    stream = Stream()
-    for event in re.split(r"\r?\n\r?\n", body):
-        data = "\n".join(line[5:].lstrip(" ") for line in event.splitlines() if line.startswith("data:"))
-        if not data:
-            continue
-        if stream.done:
-            stream.problem = "an event came after [DONE]"
-            return stream
-        if data == "[DONE]":
-            stream.done = True
-            continue
-        chunk = as_object(data)
-        if chunk is None:
-            stream.problem = f"event {stream.chunks + 1} is not a JSON object: {data[:60]!r}"
-            return stream
-        if chunk.get("error"):
-            stream.problem = f"the server sent an error: {str(chunk['error'])[:200]}"
-            return stream
-        stream.chunks += 1
-        _take(stream, chunk)
-    return stream
-
-
-def _take(stream: Stream, chunk: Mapping[str, Any]) -> None:
-    """Add one chunk to the stream."""
-    if isinstance(chunk.get("usage"), dict):
-        stream.usage = chunk["usage"]
-    for choice in objects(chunk.get("choices")):
-        delta = choice.get("delta")
-        if isinstance(delta, dict):
-            for part in ("reasoning_content", "content"):
-                if isinstance(delta.get(part), str):
-                    stream.text += delta[part]
-        stream.finish_reason = choice.get("finish_reason") or stream.finish_reason
-
-
-def parse_metrics(text: str) -> dict[str, list[float]]:
-    """Series of Prometheus' text form: name -> values of its samples; other lines are passed."""
-    series: dict[str, list[float]] = {}
-    for line in text.splitlines():
-        found = re.match(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?[ \t]+(\S+)", line)
-        if found:
-            try:
-                value = float(found.group(2))
-            except ValueError:
-                continue
-            series.setdefault(found.group(1), []).append(value)
-    return series
-
-
-def as_object(text: str) -> dict[str, Any] | None:
-    """The text as a JSON object, None when it isn't one."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def objects(value: object) -> list[dict[str, Any]]:
-    """The objects in a JSON array; none when it's something else."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def completion_tokens(usage: object) -> int:
-    """The number of generated tokens that a usage object names, 0 when it names none."""
-    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return count if isinstance(count, int) and not isinstance(count, bool) else 0
-
-
-def shortened(text: str) -> str:
-    """An answer as one short line."""
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN else f"{line[: SHOWN - 4]} ..."
-
-
-def judge_health(answer: Answer, target: Target) -> str | None:
+def judge_health(answer: Answer, target: Target) -> Trouble | None:
     """/health answered 200."""
     return None
 
 
-def judge_models(answer: Answer, target: Target) -> str | None:
+def judge_models(answer: Answer, target: Target) -> Trouble | None:
     """/v1/models lists the wanted name, or any name when none is wanted."""
     names = served(answer)
     if not names:
-        return "it lists no model"
+        return Trouble("it lists no model")
     if target.model and target.model not in names:
-        return f"it serves {', '.join(names)}, not {target.model}"
+        return Trouble(f"it serves {', '.join(names)}, not {target.model}")
     return None
 
 
@@ -167,63 +88,77 @@ def served(answer: Answer) -> list[str]:
     return [str(model["id"]) for model in objects(document.get("data")) if model.get("id")]
 
 
-def judge_chat(answer: Answer, target: Target) -> str | None:
+def judge_chat(answer: Answer, target: Target) -> Trouble | None:
     """A chat gave at least one token and says why it stopped."""
     document = as_object(answer.body)
     if document is None:
-        return NOT_JSON
+        return Trouble(NOT_JSON)
     choices = objects(document.get("choices"))
     if not choices:
-        return "the answer has no choices"
+        return Trouble("the answer has no choices")
     if not isinstance(document.get("usage"), dict):
-        return "the answer has no usage"
+        return Trouble("the answer has no usage")
     if completion_tokens(document["usage"]) < 1:
-        return "usage names no completion token"
+        return Trouble("usage names no completion token")
     if not choices[0].get("finish_reason"):
-        return "the answer has no finish_reason"
+        return Trouble("the answer has no finish_reason")
     return None
 
 
-def judge_stream(answer: Answer, target: Target) -> str | None:
+def judge_stream(answer: Answer, target: Target) -> Trouble | None:
     """A stream came whole: text, a reason why it stopped, its usage, [DONE]."""
     stream = parse_stream(answer.body)
     tokens = completion_tokens(stream.usage)
     if stream.problem:
-        return stream.problem
+        return Trouble(stream.problem)
     if not stream.done:
-        return f"the stream broke off after {stream.chunks} chunks, without [DONE]"
+        return Trouble(f"the stream broke off after {stream.chunks} chunks, without [DONE]")
     if not stream.finish_reason:
-        return "no chunk has a finish_reason"
+        return Trouble("no chunk has a finish_reason")
     if target.stream_usage and tokens < 1:
-        return "the stream has no usage, though it was asked for"
+        return Trouble("the stream has no usage, though it was asked for")
     # A model may end at once, or begin with tokens that are no text; not all of them can be.
     if not stream.text and tokens in (0, target.max_tokens):
-        return "the chunks hold no text"
+        return Trouble("the chunks hold no text")
     return None
 
 
-def judge_metrics(answer: Answer, target: Target) -> str | None:
+def judge_metrics(answer: Answer, target: Target) -> Trouble | None:
     """/metrics has series of SGLang's own."""
     if any(name.startswith("sglang:") for name in parse_metrics(answer.body)):
         return None
-    return "it has no series whose name begins with sglang:"
+    return Trouble("it has no series whose name begins with sglang:")
+
+
+def show_body(answer: Answer) -> str:
+    """The answer as it came, shortened."""
+    return shortened(answer.body)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: where it asks, how it judges a whole 200 answer, how trouble is mended."""
+    """One check: where it asks, how it judges a whole 200 answer, how trouble is mended.
+
+    chat: what a chat's request adds to the usual. body: the whole request instead, where it's no chat.
+    mends: for refusals, by HTTP status. show: an answer for the table. then: the request that
+    follows a good answer and belongs to the same check.
+    """
 
     id: str
     title: str
     path: str
-    judge: Callable[[Answer, Target], str | None]
+    judge: Callable[[Answer, Target], Trouble | None]
     mend: str
-    chat: dict[str, object] | None = field(default=None)
+    chat: Mapping[str, object] | None = None
+    body: Mapping[str, object] | None = None
+    mends: Mapping[int, str] = field(default_factory=dict)
+    show: Callable[[Answer], str] = show_body
+    then: Callable[[Answer], Check] | None = None
 
-    def payload(self, target: Target) -> dict[str, object] | None:
+    def payload(self, target: Target) -> Mapping[str, object] | None:
         """What is posted; None for a GET."""
         if self.chat is None:
-            return None
+            return self.body
         return {
             "model": target.model or "default",
             "messages": [{"role": "user", "content": PROMPT}],
@@ -255,7 +190,7 @@ CHECKS = (
         "a chat is streamed to its end",
         "/v1/chat/completions",
         judge_stream,
-        f"{LOGS}; if it answers there, look for a proxy that cuts streams.",
+        CUT,
         {"stream": True, "stream_options": {"include_usage": True}},
     ),
     Check(
@@ -269,43 +204,56 @@ CHECKS = (
 IDS = tuple(check.id for check in CHECKS)
 
 
-def refusal(answer: Answer, check: Check) -> tuple[str, str] | None:
+def refusal(answer: Answer, check: Check) -> Trouble | None:
     """What keeps an answer from being judged at all, with its mend; None for a 200."""
     if answer.status is None:
-        return (
+        return Trouble(
             str(answer.error),
-            "Check that the unit sglang-rank runs, that url is right and no firewall is between.",
+            "Check that the unit sglang-rank runs, that url is right, no firewall is between and timeout is enough.",
         )
+    if answer.status == 200:
+        return None
     if answer.status in (401, 403):
-        return f"HTTP {answer.status}, access refused", "Give the server's key in api_key."
+        return Trouble(f"HTTP {answer.status}, access refused", "Give the server's key in api_key.")
     if answer.status == 404:
-        return f"HTTP 404, {check.path} is not served", check.mend
-    if answer.status != 200:
-        return f"HTTP {answer.status} instead of 200", f"{LOGS} and on its peers."
-    return None
+        return Trouble(f"HTTP 404, {check.path} is not served", check.mends.get(404))
+    problem = ": ".join(filter(None, (f"HTTP {answer.status} instead of 200", reason(answer.body))))
+    return Trouble(problem, check.mends.get(answer.status, f"{LOGS} and on its peers."))
+
+
+def judged(check: Check, answer: Answer, target: Target) -> Trouble | None:
+    """What is wrong with an answer, always with a mend; None when all is well."""
+    found = refusal(answer, check)
+    if found is None:
+        found = check.judge(answer, target)
+        if answer.error:
+            found = Trouble(f"{found.problem}; {answer.error}" if found else answer.error, found and found.mend)
+    return found and Trouble(found.problem, found.mend or check.mend)
 
 
 def run_check(check: Check, target: Target) -> Result:
-    """Ask and judge; never raises for what a server may do."""
-    payload = check.payload(target)
-    sent = f"GET {check.path}" if payload is None else f"POST {check.path} {json.dumps(payload)}"
+    """Ask and judge, until the first trouble; never raises for what a server may do."""
+    sent: list[str] = []
+    received: list[str] = []
+    trouble: Trouble | None = None
     begin = time.monotonic()
-    answer = target.ask(check.path, payload)
+    step: Check | None = check
+    while step:
+        payload = step.payload(target)
+        sent.append(f"GET {step.path}" if payload is None else shortened(f"POST {step.path} {json.dumps(payload)}"))
+        answer = target.ask(step.path, payload)
+        received.append(step.show(answer))
+        trouble = judged(step, answer, target)
+        step = step.then(answer) if step.then and not trouble else None
     seconds = round(time.monotonic() - begin, 3)
-    problem, mend = refusal(answer, check) or (None, None)
-    if problem is None:
-        found = check.judge(answer, target)
-        if found or answer.error:
-            problem = "; ".join(filter(None, (found, answer.error)))
-            mend = check.mend
-    received = shortened(answer.body)
-    ok = problem is None
-    return Result(check.id, check.title, ok, seconds, sent, received, problem, mend)
+    problem, mend = trouble or (None, None)
+    shown = "; then ".join(sent), "; then ".join(received)
+    return Result(check.id, check.title, trouble is None, seconds, *shown, problem, mend)
 
 
-def run_checks(target: Target, wanted: Sequence[str]) -> list[dict[str, object]]:
-    """All wanted checks in their fixed order, whatever the earlier ones gave."""
-    return [asdict(run_check(check, target)) for check in CHECKS if check.id in wanted]
+def run_checks(target: Target, checks: Iterable[Check], wanted: Sequence[str]) -> list[dict[str, object]]:
+    """Those of the checks that are wanted, in their order, whatever the earlier ones gave."""
+    return [asdict(run_check(check, target)) for check in checks if check.id in wanted]
 
 
 def report(url: str, results: Sequence[Mapping[str, object]]) -> str:

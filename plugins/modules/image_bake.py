@@ -191,7 +191,7 @@ def main() -> None:
     except (BuildError, _release.ReleaseError) as trouble:
         module.fail_json(msg=str(trouble))
     except OSError as trouble:
-        module.fail_json(msg=f"The image can't be built: {trouble}. Mend: run site.yml with the stage container_runtime.")
+        module.fail_json(msg=f"The image can't be built: {trouble}. Mend: run the stage container_runtime.")
 
 
 if __name__ == "__main__":

@@ -124,7 +124,12 @@ def main() -> None:
     after = store.used()
     if module.check_mode:
         after = module.params["release"] or store.current()
-    result: dict[str, Any] = {"changed": changed, "before": before, "used": after, "images": [_release.baked_image(name) for name in pruned if not name.startswith(".")]}
+    result: dict[str, Any] = {
+        "changed": changed,
+        "before": before,
+        "used": after,
+        "images": [_release.baked_image(name) for name in pruned if not name.startswith(".")],
+    }
     if module._diff and before != after:
         result["diff"] = {"before": f"{before or 'none'}\n", "after": f"{after or 'none'}\n"}
     module.exit_json(**result)

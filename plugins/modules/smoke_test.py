@@ -34,10 +34,13 @@ options:
       - The checks to run. V(HEALTH) wants 200 from C(/health), V(MODELS) the model's name from
         C(/v1/models), V(CHAT) a whole answer with at least one token, V(STREAM) a stream that ends
         in C([DONE]), V(METRICS) series of SGLang from C(/metrics).
+      - V(TOOL_CALL), V(TOOL_NO_ARGS) and V(TOOL_STREAM) want one right tool call, with arguments,
+        without, and streamed; they are left out without O(tool_parser). V(TOOL_THINKING) wants
+        thoughts before it, and is left out without O(reasoning_parser), too.
     type: list
     elements: str
-    choices: [HEALTH, MODELS, CHAT, STREAM, METRICS]
-    default: [HEALTH, MODELS, CHAT, STREAM, METRICS]
+    choices: [HEALTH, MODELS, CHAT, STREAM, METRICS, TOOL_CALL, TOOL_NO_ARGS, TOOL_STREAM, TOOL_THINKING]
+    default: [HEALTH, MODELS, CHAT, STREAM, METRICS, TOOL_CALL, TOOL_NO_ARGS, TOOL_STREAM, TOOL_THINKING]
   max_tokens:
     description: Tokens that a chat may generate.
     type: int
@@ -46,6 +49,24 @@ options:
     description: Whether a stream must tell its usage; the request asks for it in any case.
     type: bool
     default: true
+  tool_parser:
+    description:
+      - The server's C(--tool-call-parser). Empty means that it has none.
+    type: str
+    default: ""
+  reasoning_parser:
+    description:
+      - The server's C(--reasoning-parser). Empty means that it has none.
+    type: str
+    default: ""
+  random_weights:
+    description:
+      - Whether the server has no real weights (C(--load-format dummy)). Such a model calls no tools,
+        so the checks of tool calls ask the server's parsers alone, with a text as the model would
+        write it. Only V(glm), V(glm45) and V(glm47) in O(tool_parser) can be asked so; with others
+        these checks are left out.
+    type: bool
+    default: false
   fail:
     description: Whether a failed check makes the task fail.
     type: bool
@@ -66,6 +87,13 @@ EXAMPLES = r"""
   dgx_spark.sglang.smoke_test:
     url: http://198.51.100.11:30000
     model: glm-4.7
+
+- name: Check tool calls, too
+  dgx_spark.sglang.smoke_test:
+    url: http://198.51.100.11:30000
+    model: glm-4.7
+    tool_parser: glm47
+    reasoning_parser: glm45
 
 - name: Only look whether it answers
   dgx_spark.sglang.smoke_test:
@@ -100,13 +128,14 @@ checks:
       description: Whether it passed.
       type: bool
     seconds:
-      description: How long the request took.
+      description: How long it took, in seconds.
       type: float
     sent:
-      description: The request.
+      description: The request, shortened; both requests where a check needs two.
       type: str
     received:
-      description: The answer, shortened.
+      description: The answer, shortened; of a tool call only the message. It begins with
+          C(the parser alone) where no model was asked.
       type: str
     problem:
       description: What is wrong, none when it passed.
@@ -117,7 +146,10 @@ checks:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dgx_spark.sglang.plugins.module_utils import _smoke
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _smoke, _smoke_tools
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._smoke_calls import Served
+
+IDS = [*_smoke.IDS, *_smoke_tools.IDS]
 
 
 def main() -> None:
@@ -131,11 +163,14 @@ def main() -> None:
             "checks": {
                 "type": "list",
                 "elements": "str",
-                "choices": ["HEALTH", "MODELS", "CHAT", "STREAM", "METRICS"],
-                "default": ["HEALTH", "MODELS", "CHAT", "STREAM", "METRICS"],
+                "choices": IDS,
+                "default": IDS,
             },
             "max_tokens": {"type": "int", "default": 16},
             "expect_stream_usage": {"type": "bool", "default": True},
+            "tool_parser": {"type": "str", "default": ""},
+            "reasoning_parser": {"type": "str", "default": ""},
+            "random_weights": {"type": "bool", "default": False},
             "fail": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
@@ -153,7 +188,8 @@ def main() -> None:
         max_tokens=params["max_tokens"],
         stream_usage=params["expect_stream_usage"],
     )
-    results = _smoke.run_checks(target, params["checks"])
+    served = Served(params["tool_parser"], params["reasoning_parser"], params["random_weights"])
+    results = _smoke.run_checks(target, [*_smoke.CHECKS, *_smoke_tools.checks(served)], params["checks"])
     ok = all(result["ok"] for result in results)
     problems = "" if ok else _smoke.report(params["url"], results)
     if not ok and params["fail"]:

@@ -72,3 +72,12 @@ def server_info() -> dict[str, Any]:
     with urllib.request.urlopen(f"{API}/get_server_info", timeout=60) as answer:
         info: dict[str, Any] = json.load(answer)
     return info
+
+
+def asked(path: str, question: Any) -> dict[str, Any]:
+    """What the server answers to a POST of JSON."""
+    body = json.dumps(question).encode()
+    request = urllib.request.Request(API + path, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        told: dict[str, Any] = json.load(answer)
+    return told

@@ -7,101 +7,23 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-from ansible_collections.dgx_spark.sglang.plugins.module_utils import _smoke
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _smoke, _smoke_answers
 from ansible_collections.dgx_spark.sglang.tests.unit import adhoc
-
-USAGE = {"prompt_tokens": 8, "completion_tokens": 4, "total_tokens": 12}
-CHAT = {
-    "choices": [{"index": 0, "message": {"content": "hello"}, "finish_reason": "stop"}],
-    "usage": USAGE,
-}
-MODELS = {"object": "list", "data": [{"id": "glm-tiny", "object": "model"}]}
-METRICS = '# HELP sglang:x y\n# TYPE sglang:x gauge\nsglang:x{model_name="glm-tiny"} 0.0\n'
-
-
-def event(data: object) -> str:
-    """One server-sent event."""
-    return f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n"
-
-
-def piece(text: str | None, reason: str | None = None, key: str = "content") -> dict[str, Any]:
-    """One chunk of a streamed chat, as the server writes it."""
-    return {"choices": [{"index": 0, "delta": {key: text}, "finish_reason": reason}], "usage": None}
-
-
-PIECES = event(piece("", None)) + event(piece("hel")) + event(piece("lo")) + event(piece(None, "stop"))
-END = event({"choices": [], "usage": USAGE})
-DONE = event("[DONE]")
-GOOD: dict[str, tuple[int, str]] = {
-    "/health": (200, ""),
-    "/v1/models": (200, json.dumps(MODELS)),
-    "chat": (200, json.dumps(CHAT)),
-    "stream": (200, PIECES + END + DONE),
-    "/metrics": (200, METRICS),
-}
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Gives the answers that the test has put into `answers`."""
-
-    answers: ClassVar[dict[str, tuple[int, str]]] = {}
-    key: str | None = None
-    release: threading.Event
-    slow: str = ""
-    cut: int = 0
-    seen: ClassVar[list[dict[str, Any]]] = []
-
-    def do_GET(self) -> None:
-        """A read-only path."""
-        self.reply(self.path)
-
-    def do_POST(self) -> None:
-        """A chat, whole or streamed."""
-        payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.seen.append(payload)
-        self.reply("stream" if payload.get("stream") else "chat")
-
-    def reply(self, name: str) -> None:
-        """Answer, late, short or refused if the test wants it so."""
-        if name == self.slow:
-            self.release.wait(30)
-        status, body = self.answers[name]
-        if self.key and self.headers["Authorization"] != f"Bearer {self.key}":
-            status, body = 401, '{"error": "Unauthorized"}'
-        data = body.encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data) + self.cut))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: object) -> None:
-        """Quiet."""
-
-
-@contextmanager
-def serving(**changes: Any) -> Iterator[tuple[str, type[Handler]]]:
-    """A server on loopback with the good answers, changed as the test says; yields its URL."""
-    answers = {**GOOD, **changes.pop("answers", {})}
-    release = threading.Event()
-    body = {"answers": answers, "release": release, "seen": [], **changes}
-    handler = type("ThisHandler", (Handler,), body)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", handler
-    finally:
-        release.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+from ansible_collections.dgx_spark.sglang.tests.unit.endpoint import (
+    CHAT,
+    DONE,
+    END,
+    METRICS,
+    PIECES,
+    event,
+    piece,
+    serving,
+)
 
 
 def checks(url: str, *, timeout: float = 10, **changes: Any) -> dict[str, dict[str, Any]]:
@@ -114,7 +36,7 @@ def checks(url: str, *, timeout: float = 10, **changes: Any) -> dict[str, dict[s
         **changes,
     }
     target = _smoke.Target(url=url, timeout=timeout, **options)
-    return {str(result["id"]): result for result in _smoke.run_checks(target, _smoke.IDS)}
+    return {str(result["id"]): result for result in _smoke.run_checks(target, _smoke.CHECKS, _smoke.IDS)}
 
 
 def test_all_good() -> None:
@@ -136,7 +58,9 @@ BAD: list[tuple[str, str, tuple[int, str], str]] = [
     ("MODELS", "/v1/models", (200, '{"data": [{"id": "other"}]}'), "serves other, not glm-tiny"),
     ("MODELS", "/v1/models", (200, '{"data": []}'), "lists no model"),
     ("MODELS", "/v1/models", (200, "<html>"), "lists no model"),
-    ("CHAT", "chat", (500, "boom"), "HTTP 500"),
+    ("CHAT", "chat", (500, "boom"), "HTTP 500 instead of 200"),
+    ("CHAT", "chat", (400, '{"object": "error", "message": "too long"}'), "HTTP 400 instead of 200: too long"),
+    ("CHAT", "chat", (400, '{"error": {"message": "too long"}}'), "HTTP 400 instead of 200: too long"),
     ("CHAT", "chat", (200, '{"choices": ['), "not a JSON object"),
     ("CHAT", "chat", (200, "[]"), "not a JSON object"),
     ("CHAT", "chat", (200, '{"usage": {}}'), "no choices"),
@@ -232,7 +156,7 @@ def test_not_http() -> None:
     assert not any(result["ok"] for result in results.values())
 
 
-STREAMS: list[tuple[str, Callable[[_smoke.Stream], object], object]] = [
+STREAMS: list[tuple[str, Callable[[_smoke_answers.Stream], object], object]] = [
     (PIECES + END + DONE, lambda stream: stream.text, "hello"),
     ((PIECES + END + DONE).replace("\n", "\r\n"), lambda stream: stream.text, "hello"),
     (": ping\n\n" + PIECES + DONE, lambda stream: stream.chunks, 4),
@@ -250,15 +174,15 @@ STREAMS: list[tuple[str, Callable[[_smoke.Stream], object], object]] = [
 
 
 @pytest.mark.parametrize(("body", "look", "value"), STREAMS)
-def test_parse_stream(body: str, look: Callable[[_smoke.Stream], object], value: object) -> None:
+def test_parse_stream(body: str, look: Callable[[_smoke_answers.Stream], object], value: object) -> None:
     """Server-sent events in their odd but allowed shapes."""
-    assert look(_smoke.parse_stream(body)) == value
+    assert look(_smoke_answers.parse_stream(body)) == value
 
 
 def test_parse_metrics() -> None:
     """Samples with and without labels; comments and broken lines are passed over."""
     text = METRICS + 'a{b="} 1",c="d"} 2.5 1700000000\na{} +Inf\nplain 3\nbroken\nbad x\n'
-    series = _smoke.parse_metrics(text)
+    series = _smoke_answers.parse_metrics(text)
     assert series == {"sglang:x": [0.0], "a": [2.5, float("inf")], "plain": [3.0]}
 
 

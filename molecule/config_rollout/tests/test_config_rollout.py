@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.operating import NODES, command, environment, flags, on, on_all, play, server_info, serves
+from tests.tools.glm47_outputs import OUTPUTS, TOOLS, Output
+from tests.tools.operating import NODES, asked, command, environment, flags, on, on_all, play, server_info, serves
 
 # The tiny model over four ranks: 16 experts, 256 / 4 columns each; a Spark's GPU as the lab's nodes show it.
 UP = "E=16,N=64,device_name=NVIDIA_GB10.json"
@@ -26,6 +27,9 @@ USED = "docker inspect --format '{{index .Config.Labels \"dgx-spark.release\"}}'
 CURRENT = "basename $(readlink /opt/sglang/current); readlink /run/dgx-spark/trial"
 RELEASES = "ls -A /opt/sglang/releases"
 UNIT = "sha256sum /etc/systemd/system/sglang-rank.service"
+IMAGE = "docker inspect --format '{{.Config.Image}}' sglang-rank"
+MOUNTS = "docker inspect --format '{{range .Mounts}}{{println .Destination}}{{end}}' sglang-rank"
+MOUNTED = f"{MOUNTS} | grep -c 'function_call/\\|/configs/'"
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +68,36 @@ def until(what: str, true: Callable[[], bool], seconds: float) -> None:
         time.sleep(1)
 
 
-def test_the_bring_up_has_made_a_release_without_files() -> None:
+def test_a_parser_that_the_image_has_needs_no_patch() -> None:
     assert len(set(on_all(USED))) == 1
     assert on_all(CURRENT) == on_all(USED)
     assert on("spark-0", "grep MOUNTS /opt/sglang/current/release.env") == 'SGLANG_MOUNTS=""'
 
 
-def test_a_file_of_the_users_restarts_all_ranks_once_and_together(folder: Path) -> None:
-    before, units = on_all(INVOCATION), on_all(UNIT)
-    # "And nothing else": a flag that is changed as well waits for a run of its stage.
-    output = rollout(folder, {"1": TILE, "64": TILE}, *flags(max_running_requests=3))
-    after = on_all(INVOCATION)
-    assert all(one != other for one, other in zip(before, after, strict=True)), output
+def test_without_the_patch_the_unit_fails_with_the_reason() -> None:
+    output = play("site.yml", "--tags", "rank", code=2)
+    assert "Reason in the log: argument --tool-call-parser: invalid choice: 'glm47'" in output
+    assert ": argument --tool-call-parser: invalid choice: 'glm47'" in play("playbooks/status.yml")
+
+
+def test_the_patch_and_a_file_of_the_users_come_with_one_restart(folder: Path) -> None:
+    # The unit stands as it should; what is missing is what `--tags config` brings.
+    output = rollout(folder, {"1": TILE, "64": TILE})
+    assert "invalid choice" not in output
     assert on_all(RESTARTS) == ["0"] * 4
     assert serves()
+    assert server_info()["tool_call_parser"] == "glm47"
     assert [mounted(node) for node in NODES] == [{"1": TILE, "64": TILE}] * 4
-    assert server_info()["max_running_requests"] != 3
-    assert on_all(UNIT) == units
+    assert on_all(MOUNTED) == ["4"] * 4
+
+
+@pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: output.about)
+def test_the_server_reads_what_glm47_writes(output: Output) -> None:
+    question = {"text": output.text, "tools": TOOLS, "tool_call_parser": "glm47"}
+    answer = asked("/parse_function_call", question)
+    calls = [[call["name"], json.loads(call["parameters"])] for call in answer["calls"]]
+    assert (answer["normal_text"], calls) == (output.normal_text, output.calls)
+    assert [call["tool_index"] for call in answer["calls"]] == list(range(len(calls)))
 
 
 def test_a_second_run_changes_nothing(folder: Path) -> None:
@@ -90,12 +107,15 @@ def test_a_second_run_changes_nothing(folder: Path) -> None:
     assert on_all(INVOCATION) == before
 
 
-def test_one_entry_changed(folder: Path) -> None:
-    before = on_all(INVOCATION)
-    rollout(folder, {"1": TILE, "64": {**TILE, "BLOCK_SIZE_N": 32}})
+def test_one_entry_changed_restarts_all_ranks_once_and_changes_nothing_else(folder: Path) -> None:
+    before, units = on_all(INVOCATION), on_all(UNIT)
+    # A flag that is changed as well waits for a run of its stage.
+    rollout(folder, {"1": TILE, "64": {**TILE, "BLOCK_SIZE_N": 32}}, *flags(max_running_requests=3))
     assert all(one != other for one, other in zip(before, on_all(INVOCATION), strict=True))
     assert on_all(RESTARTS) == ["0"] * 4
     assert [mounted(node)["64"]["BLOCK_SIZE_N"] for node in NODES] == [32] * 4
+    assert server_info()["max_running_requests"] != 3
+    assert on_all(UNIT) == units
 
 
 @pytest.mark.parametrize(
@@ -160,6 +180,15 @@ def test_a_node_that_goes_down_leaves_all_on_the_old_release(folder: Path) -> No
     assert on_all(CURRENT) == used
 
 
+def test_a_parser_that_is_not_there_changes_nothing(folder: Path) -> None:
+    before = [on_all(INVOCATION), on_all(CURRENT), on_all(RELEASES)]
+    output = play("site.yml", *arguments(folder), *flags(tool_call_parser="glm48"), code=2)
+    assert "has no tool-call parser glm48" in output
+    assert "tool-call-parser: glm47" in output
+    assert changed(output) == {"changed=0"}
+    assert [on_all(INVOCATION), on_all(CURRENT), on_all(RELEASES)] == before
+
+
 def test_rollback_lists_and_goes_back(folder: Path) -> None:
     used = on("spark-0", USED)
     output = play("playbooks/rollback.yml", "-e", "release_to=000000000000", code=2)
@@ -172,3 +201,16 @@ def test_rollback_lists_and_goes_back(folder: Path) -> None:
     assert [mounted(node) for node in NODES] == [{"1": TILE, "64": TILE}] * 4
     assert on_all(CURRENT) == on_all(USED)
     assert used not in on_all(USED)
+
+
+def test_both_can_be_baked_into_an_image_and_rolled_back(folder: Path) -> None:
+    used = on_all(USED)
+    rollout(folder, {"1": TILE}, "-e", "image_bake=true")
+    baked = on("spark-0", USED)
+    assert on_all(IMAGE) == [f"localhost/dgx-spark/sglang:{baked}"] * 4
+    assert on_all(MOUNTED) == ["0"] * 4
+    assert [mounted(node) for node in NODES] == [{"1": TILE}] * 4
+    assert changed(play("site.yml", *arguments(folder), "-e", "image_bake=true")) == {"changed=0"}
+    play("playbooks/rollback.yml")
+    assert on_all(USED) == used
+    assert on_all(MOUNTED) == ["4"] * 4

@@ -40,17 +40,6 @@ def test_start_returns_when_it_serves() -> None:
     assert serves()
 
 
-def test_a_flag_that_the_server_refuses_is_told_with_its_reason() -> None:
-    output = play("site.yml", "--tags", "rank", *flags(tool_call_parser="glm47"), code=2)
-    assert "Reason in the log: argument --tool-call-parser: invalid choice: 'glm47'" in output
-    assert ": argument --tool-call-parser: invalid choice: 'glm47'" in play("playbooks/status.yml")
-
-
-def test_the_next_right_run_serves_again() -> None:
-    assert "changed=0" not in play("site.yml").partition("PLAY RECAP")[2].partition("spark-0")[2]
-    assert serves()
-
-
 def test_a_container_stopped_by_hand_comes_back_with_its_group() -> None:
     on("spark-2", "docker stop sglang-rank")
     recap = play("site.yml").partition("PLAY RECAP")[2]
