@@ -98,6 +98,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _image, _image_parsers, _parser_patch
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._nearest import nearest
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_syntax import FOLDER, READ, PatchError
 
 PATCHABLE = "glm47"
 
@@ -105,12 +106,12 @@ PATCHABLE = "glm47"
 def prepare(params: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The result of the module; ImageError or PatchError without one. folder: where files may lie until the end."""
     image, parser = params["image"], params["parser"]
-    asked = {"folder": _parser_patch.FOLDER, "files": _parser_patch.READ}
+    asked = {"folder": FOLDER, "files": READ}
     answer = _image.ask(image, _image_parsers.PROBE, asked, params["timeout"])
     found = _found(params, answer["sources"])
     if parser not in found.parsers:
         close = nearest(parser, found.parsers)
-        raise _parser_patch.PatchError(
+        raise PatchError(
             f"SGLang {answer['sglang']} has no tool-call parser {parser}; it has {', '.join(found.parsers)}. "
             f"Mend: set cluster_flags: {{tool-call-parser: {close or '...'}}}, or take an image that has it."
         )
@@ -138,7 +139,7 @@ def _found(params: dict[str, Any], sources: dict[str, str]) -> _parser_patch.Pat
         if parser == PATCHABLE:
             return _parser_patch.patch(sources, params["detector"], params["types"])
         return _present(_parser_patch.parsers(sources.get("function_call_parser.py", "")))
-    except _parser_patch.PatchError:
+    except PatchError:
         # A release that is written otherwise may have it all the same: its own word counts.
         question = {"parser": parser, "tools": [], "cases": []}
         known = _image.ask(params["image"], _image_parsers.PROVE, question, params["timeout"])["parsers"]
@@ -161,7 +162,7 @@ def _prove(params: dict[str, Any], proof: dict[str, Any], files: list[dict[str, 
         mounts.append((str(path), file["target"]))
     told = _image.ask(params["image"], _image_parsers.PROVE, proof, params["timeout"], mounts)
     if told["wrong"]:
-        raise _parser_patch.PatchError(
+        raise PatchError(
             f"The patched parser does not work; nothing was changed: {'; '.join(told['wrong'])}. "
             "Mend: report this with the name of the image, or take one that has the parser."
         )
@@ -187,7 +188,7 @@ def main() -> None:
         if not module.check_mode:
             module.fail_json(msg=str(error))
         result = {"state": "unknown", "files": [], "steps": [], "proof": None, "msg": str(error)}
-    except _parser_patch.PatchError as error:
+    except PatchError as error:
         module.fail_json(msg=f"{module.params['image']}: {error}")
     module.exit_json(changed=False, **result)
 

@@ -14,15 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_patch import (
-    FOLDER,
-    MARK,
-    READ,
-    changed,
-    parsers,
-    patch,
-    patch_tree,
-)
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_patch import changed, parsers, patch
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_syntax import FOLDER, MARK, READ
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_tree import patch_tree
 
 from kernel_configs import wheels
 

@@ -13,17 +13,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _parser_patch
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_patch import (
-    FOLDER,
-    MARK,
-    READ,
-    Patched,
-    PatchError,
-    changed,
-    parsers,
-    patch,
-    patch_tree,
-)
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_patch import Patched, changed, parsers, patch
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_syntax import FOLDER, MARK, READ, PatchError
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_tree import patch_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
