@@ -1,9 +1,10 @@
 """Measures a config rollout without its restart against a shell loop: `python3 -m benchmarks.rollout` (as root).
 
-Both bring the four files that guides publish (up and down, for two versions of Triton) to four and to eight simulated
-Sparks, in turn, in one run; the medians count. The loop does what guides show: node by node, ssh mkdir, scp of each
-file, docker cp of each file into a container that runs, a connection each. The rollout takes the two files of the four
-that the image reads; it asks, checks, proves, writes and switches. A second loop copies just those two.
+Both bring what guides for GLM-4.7 publish to four and to eight simulated Sparks, in turn, in one run; medians count:
+four kernel configs (up and down, for two versions of Triton) and three patched sources of the tool-call parser. The
+loop does what guides show: node by node, ssh mkdir, scp of each file, docker cp of each file into a container that
+runs, a connection each. The rollout takes the two configs of the four that the image reads, and patches the sources
+itself; it asks, checks, proves, writes and switches. A second loop copies just those five files.
 Makes a lab of eight nodes (the nodes of one that is up stay) and leaves it up. Writes the table to docs/benchmarks.md.
 """
 
@@ -20,15 +21,22 @@ import tempfile
 import time
 from pathlib import Path
 
+from kernel_configs import wheels  # before what follows: it makes our collection importable
+
+# isort: split
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_patch import patch
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_syntax import FOLDER, READ
+
 from benchmarks.bring_up import machine
 from benchmarks.page import put
 from benchmarks.runner import ROOT, RunFailedError
 
 SIZES = (4, 8)
-COLUMNS = ("loop of four files", "loop of two files", "rollout")
+COLUMNS = ("loop of seven files", "loop of five files", "rollout")
 IMAGE = "198.18.0.2:5000/sglang-cpu:0.5.4.post2"
 CONTAINER = "rollout-benchmark"
-CONFIGS = "/usr/local/lib/python3.11/dist-packages/sglang/srt/layers/moe/fused_moe_triton/configs"
+PACKAGE = "/usr/local/lib/python3.11/dist-packages/sglang"
+CONFIGS = f"{PACKAGE}/srt/layers/moe/fused_moe_triton/configs"
 # What guides publish: up and down, for the Triton of the image and for an older one.
 TRITONS = ("triton_3_3_0", "triton_3_5_0")
 TILE = {"BLOCK_SIZE_M": 16, "BLOCK_SIZE_N": 64, "BLOCK_SIZE_K": 64, "GROUP_SIZE_M": 1, "num_warps": 4, "num_stages": 3}
@@ -85,18 +93,33 @@ def write_files(folder: Path, count: int, run_number: int) -> Path:
     return place
 
 
-def loop(files: Path, count: int, tritons: tuple[str, ...]) -> str:
-    """The loop of a guide as a shell script, with the files for some versions of Triton."""
+def write_parsers(folder: Path) -> Path:
+    """The patched sources of the image's release."""
+    place = folder / "parsers"
+    place.mkdir(exist_ok=True)
+    own = wheels.sglang("0.5.4.post2") / "sglang" / FOLDER
+    pieces = ROOT / "roles/parser_patch/files"
+    texts = [(pieces / name).read_text() for name in ("glm47_moe_detector.py", "json_schema_types.py")]
+    sources = {name: (own / name).read_text() for name in READ if (own / name).is_file()}
+    for name, text in patch(sources, *texts).files.items():
+        (place / name).write_text(text)
+    return place
+
+
+def loop(files: Path, parsers: Path, count: int, tritons: tuple[str, ...]) -> str:
+    """The loop of a guide as a shell script, with the configs for some versions of Triton."""
+    pairs = [
+        (path, f"{CONFIGS}/{triton}/{path.name}") for triton in tritons for path in sorted((files / triton).iterdir())
+    ]
+    pairs += [(path, f"{PACKAGE}/{FOLDER}/{path.name}") for path in sorted(parsers.iterdir())]
+    here = {target: f"/root/configs/{path.parent.name}/{path.name}" for path, target in pairs}
     lines = ["set -e", f"for node in {' '.join(f'spark-{number}' for number in range(count))}; do"]
-    folders = " ".join(f"/root/configs/{triton}" for triton in tritons)
-    lines.append(f"  ssh {SSH} $node 'mkdir -p {folders}'")
-    paths = [path for triton in tritons for path in sorted((files / triton).glob("*.json"))]
-    lines += [f"  scp {SSH} '{path}' $node:/root/configs/{path.parent.name}/" for path in paths]
+    lines.append(f"  ssh {SSH} $node 'mkdir -p {' '.join(sorted({str(Path(path).parent) for path in here.values()}))}'")
+    lines += [f"  scp {SSH} '{path}' $node:'{here[target]}'" for path, target in pairs]
     inside = " ".join(f"{CONFIGS}/{triton}" for triton in tritons)
     lines.append(f"  ssh {SSH} $node 'docker exec {CONTAINER} mkdir -p {inside}'")
-    for path in paths:
-        name = f"{path.parent.name}/{path.name}"
-        lines.append(f'  ssh {SSH} $node \'docker cp "/root/configs/{name}" "{CONTAINER}:{CONFIGS}/{name}"\'')
+    for _, target in pairs:
+        lines.append(f'  ssh {SSH} $node \'docker cp "{here[target]}" "{CONTAINER}:{target}"\'')
     return "\n".join([*lines, "done"])
 
 
@@ -120,10 +143,10 @@ def measure(folder: Path, count: int, repeats: int) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in COLUMNS}
     try:
         for number in range(repeats + 1):
-            files = write_files(folder, count, number)
+            files, parsers = write_files(folder, count, number), write_parsers(folder)
             commands = (
-                ["sh", "-c", loop(files, count, TRITONS)],
-                ["sh", "-c", loop(files, count, TRITONS[-1:])],
+                ["sh", "-c", loop(files, parsers, count, TRITONS)],
+                ["sh", "-c", loop(files, parsers, count, TRITONS[-1:])],
                 rollout(hosts, files),
             )
             once = {name: timed(command) for name, command in zip(COLUMNS, commands, strict=True)}
@@ -138,12 +161,12 @@ def measure(folder: Path, count: int, repeats: int) -> dict[str, float]:
 def table(results: dict[int, dict[str, float]]) -> str:
     """The Markdown table."""
     lines = [
-        f"| nodes | {', s | '.join(COLUMNS)}, s | rollout / loop of four files | of two |",
+        f"| nodes | {', s | '.join(COLUMNS)}, s | rollout / loop of seven files | of five |",
         "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for count, row in results.items():
-        four, two, ours = (row[name] for name in COLUMNS)
-        lines.append(f"| {count} | {four:.1f} | {two:.1f} | {ours:.1f} | {ours / four:.2f} | {ours / two:.2f} |")
+        seven, five, ours = (row[name] for name in COLUMNS)
+        lines.append(f"| {count} | {seven:.1f} | {five:.1f} | {ours:.1f} | {ours / seven:.2f} | {ours / five:.2f} |")
     few, many = (results[count][COLUMNS[-1]] for count in SIZES)
     return "\n".join(
         [*lines, "", f"At {SIZES[1]} nodes the rollout takes {many / few:.2f} times as long as at {SIZES[0]}."]

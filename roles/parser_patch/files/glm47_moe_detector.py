@@ -12,6 +12,7 @@ import ast
 import json
 import logging
 import re
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,6 +36,7 @@ _ENDS = {
     "value": (VALUE_END,),
     "between": (KEY, CALL_END),
 }
+_STRING, _STRING_OR_NULL = frozenset({"string"}), frozenset({"string", "null"})
 _SEARCH = {state: re.compile("|".join(tags)) for state, tags in _ENDS.items()}
 
 
@@ -97,7 +99,7 @@ class _Reader:
             self._write(_quoted(text)[1:-1])
         elif text:
             self._parts.append(text)
-            if self._state == "value" and self._types == {"string", "null"}:
+            if self._state == "value" and self._types == _STRING_OR_NULL:
                 self._decide()
 
     def _turn(self, tag: str) -> None:
@@ -138,7 +140,7 @@ class _Reader:
     def _begin_value(self) -> None:
         self._types = json_schema_types(self._schema(), self._call.parameters)
         self._write(", " if self._call.fragments else "{", _quoted(self._key or ""), ": ")
-        if self._types == {"string"}:
+        if self._types == _STRING:
             self._stream("")
 
     def _decide(self) -> None:
@@ -169,9 +171,10 @@ class _Reader:
 
     def _write(self, *fragments: str) -> None:
         """More of the call's arguments. What one piece brings is told as one fragment."""
-        if self._call.index is None:
+        fragments = tuple(fragment for fragment in fragments if fragment)
+        if self._call.index is None or not fragments:
             return
-        self._call.fragments += [fragment for fragment in fragments if fragment]
+        self._call.fragments += fragments
         if not self._told or self._told[-1][:2] != (self._call.index, None):
             self._told.append((self._call.index, None, []))
         self._told[-1][2].extend(fragments)
@@ -218,7 +221,11 @@ class Glm47MoeDetector(BaseFormatDetector):
         """
         for call in calls[len(self.prev_tool_call_arr) :]:
             if call.finished:
-                self.prev_tool_call_arr.append({"name": call.name, "arguments": json.loads(call.json())})
+                try:
+                    arguments = json.loads(call.json())
+                except RecursionError:  # one level too deep: nothing is missing of it either
+                    arguments = {}
+                self.prev_tool_call_arr.append({"name": call.name, "arguments": arguments})
                 self.streamed_args_for_tool.append(call.json())
         self.current_tool_id = len(calls) - 1
         self.current_tool_name_sent = bool(calls) and not calls[-1].finished
@@ -235,7 +242,7 @@ class Glm47MoeDetector(BaseFormatDetector):
         """A grammar of the calls. Only releases that ask for one have the composer."""
         from sglang.srt.function_call.ebnf_composer import EBNFComposer
 
-        return EBNFComposer.build_ebnf(
+        grammar: str = EBNFComposer.build_ebnf(
             tools,
             function_format="xml",
             individual_call_start_token=CALL,
@@ -245,6 +252,7 @@ class Glm47MoeDetector(BaseFormatDetector):
             key_value_rule_fmt=f'"{KEY}{{key}}{KEY_END}{VALUE}" {{valrule}} "{VALUE_END}"',
             key_value_separator="",
         )
+        return grammar
 
 
 def _beginning_of(text: str, tags: Iterable[str]) -> str:
@@ -278,6 +286,7 @@ def _as_json(text: str, types: frozenset[str] | None, likely: str | None) -> str
 def _kind(text: str) -> str | None:
     """The type of a JSON text; None if it is not JSON as the standard has it."""
     try:
+        text.encode()  # half a surrogate pair can't be sent
         value = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
@@ -295,8 +304,10 @@ def _other_spellings(text: str, kind: str | None) -> Iterable[str]:
     if kind == "string":
         yield json.loads(text).strip()
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a bad escape is the model's, and no matter of the server's log
+            value = ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return
     if value is None or isinstance(value, (bool, list, tuple, dict)):
         try:

@@ -4,7 +4,9 @@
 """The two functions that the role parser_patch adds to sglang.srt.function_call.utils."""
 
 
-def json_schema_types(schema: object, root: object = None, depth: int = 0) -> "frozenset[str] | None":
+def json_schema_types(
+    schema: object, root: object = None, depth: int = 0, known: "dict[str, frozenset[str] | None] | None" = None
+) -> "frozenset[str] | None":
     """The JSON types ("string", "number", "integer", ...) that a JSON Schema allows; None if it leaves all open.
 
     root: the schema that "$ref": "#/..." points into. A "number" may be an "integer" too. Schemas that contradict
@@ -12,6 +14,7 @@ def json_schema_types(schema: object, root: object = None, depth: int = 0) -> "f
     """
     if not isinstance(schema, dict) or depth > 20:
         return None
+    known = {} if known is None else known
     limits = []
     reference = schema.get("$ref")
     if isinstance(reference, str) and reference.startswith("#/"):
@@ -19,7 +22,10 @@ def json_schema_types(schema: object, root: object = None, depth: int = 0) -> "f
         for part in reference[2:].split("/"):
             part = part.replace("~1", "/").replace("~0", "~")
             target = target.get(part) if isinstance(target, dict) else None
-        limits.append(json_schema_types(target, root, depth + 1))
+        if reference not in known:
+            known[reference] = None  # while it is followed, and if it leads back to itself
+            known[reference] = json_schema_types(target, root, depth + 1, known)
+        limits.append(known[reference])
     declared = schema.get("type")
     if isinstance(declared, (str, list)):
         limits.append(frozenset([declared] if isinstance(declared, str) else map(str, declared)))
@@ -29,10 +35,11 @@ def json_schema_types(schema: object, root: object = None, depth: int = 0) -> "f
         limits.append(frozenset(names.get(type(value), "null") for value in values))
     for keyword in ("anyOf", "oneOf"):
         if isinstance(schema.get(keyword), list):
-            branches = [json_schema_types(branch, root, depth + 1) for branch in schema[keyword]]
-            limits.append(None if None in branches else frozenset().union(*branches))
+            branches = [json_schema_types(branch, root, depth + 1, known) for branch in schema[keyword]]
+            told = [branch for branch in branches if branch]
+            limits.append(frozenset().union(*told) if len(told) == len(branches) else None)
     if isinstance(schema.get("allOf"), list):
-        limits += [json_schema_types(branch, root, depth + 1) for branch in schema["allOf"]]
+        limits += [json_schema_types(branch, root, depth + 1, known) for branch in schema["allOf"]]
     if all(limit is None for limit in limits):
         if any(keyword in schema for keyword in ("properties", "additionalProperties", "required")):
             limits.append(frozenset({"object"}))
