@@ -53,6 +53,10 @@ class ImageError(ValueError):
     """Why an image did not answer, and the mend, as sentences."""
 
 
+class ImageMissingError(ImageError):
+    """There is no Docker, or it does not have the image."""
+
+
 def ask(
     image: str,
     source: str,
@@ -63,7 +67,7 @@ def ask(
 ) -> dict[str, Any]:
     """What a program says to a question. timeout: seconds. mounts: as for docker_argv. ImageError without an answer."""
     if not shutil.which("docker"):
-        raise ImageError("The docker command is not installed. Mend: install Docker.")
+        raise ImageMissingError("The docker command is not installed. Mend: install Docker.")
     name = f"dgx-spark-ask-{uuid.uuid4().hex[:12]}"
     argv = docker_argv(image, source, mounts, [json.dumps(question)], name, environment)
     try:
@@ -76,7 +80,8 @@ def ask(
             "Mend: raise the time limit, or look at what slows the node down."
         ) from None
     if done.returncode != 0:
-        raise ImageError(explain(done.returncode, done.stderr, image))
+        missing = done.returncode == 125 and _says_missing(done.stderr)
+        raise (ImageMissingError if missing else ImageError)(explain(done.returncode, done.stderr, image))
     try:
         return parse(done.stdout)
     except ValueError as error:
@@ -122,10 +127,14 @@ def explain(code: int, errors: str, image: str) -> str:
         line for line in errors.splitlines() if line.strip() and not line.startswith(("Run 'docker", "See 'docker"))
     ]
     said = lines[-1].strip() if lines else f"it ended with {code}"
-    if code == 125 and ("no such image" in errors.lower() or "unable to find image" in errors.lower()):
+    if code == 125 and _says_missing(errors):
         return f"The node does not have the image {image}. Mend: pull it first."
     if code in (126, 127):
         return f"{image} has no python3 to ask: {said}. Mend: name an image of SGLang."
     return (
         f"{image} could not be asked: {said}. Mend: try `docker run --rm --entrypoint=python3 {image} -V` on the node."
     )
+
+
+def _says_missing(errors: str) -> bool:
+    return "no such image" in errors.lower() or "unable to find image" in errors.lower()

@@ -13,7 +13,7 @@ PROBE = (
     + r"""
 def text(path):
     if os.path.isfile(path):
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", newline="") as file:
             return file.read()
 
 def main():

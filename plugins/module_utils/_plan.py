@@ -31,6 +31,9 @@ COMPILE_CACHES = {
 }
 """Where compiled kernels outlive the container: compiling all anew takes a first start up to 36 minutes on a Spark."""
 
+RELEASE_FLAGS = ("tool-call-parser",)
+"""The server's options that go with a release: going back to one without the parser has to go back to its flag too."""
+
 Flags = Mapping[str, Any]
 
 
@@ -82,11 +85,15 @@ class Moe:
 
 @dataclass(frozen=True)
 class Parsers:
-    """Who reads the model's answers: the names of its parsers, "" for none. random_weights: they mean nothing then."""
+    """Who reads the model's answers: the names of its parsers, "" for none. random_weights: they mean nothing then.
+
+    flags: the server's arguments that belong to a release, not to the unit: an image may need its files to take them.
+    """
 
     tool_call: str
     reasoning: str
     random_weights: bool
+    flags: list[str]
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,11 @@ def moe_of(flags: Flags) -> Moe:
 def parsers_of(flags: Flags) -> Parsers:
     """What launch_server's options say about the parsers; `load-format: dummy` is SGLang's name of random weights."""
     tool_call, reasoning = (str(flags.get(name) or "") for name in ("tool-call-parser", "reasoning-parser"))
-    return Parsers(tool_call, reasoning, flags.get("load-format") == "dummy")
+    return Parsers(tool_call, reasoning, flags.get("load-format") == "dummy", flag_args(_of_release(flags)))
+
+
+def _of_release(flags: Flags) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if name in RELEASE_FLAGS and value}
 
 
 def digest(value: object) -> str:
@@ -202,6 +213,7 @@ def _rank(
     interfaces = [str(rail["interface"]) for rail in values["cluster_rails"]]
     hcas = [str(rail["hca"]) for rail in values["cluster_rails"] if rail.get("hca")]
     api_port, _ = effective_ports(values, profile)
+    flags = {**profile["flags"], **values["cluster_flags"]}
     # Only rank 0 talks to clients; the others answer health checks and metrics, on the fabric alone.
     bind = str(values["cluster_api_host"]) if number == 0 else addresses[0]
     asked = LOOPBACK if bind == ANY_ADDRESS else bind
@@ -227,7 +239,7 @@ def _rank(
             *("--dist-init-addr", _dist_init(ranked, values, profile)),
             *("--dist-timeout", str(profile["dist_timeout"])),
             *("--device", str(values["sglang_device"])),
-            *flag_args({**profile["flags"], **values["cluster_flags"]}),
+            *flag_args({name: value for name, value in flags.items() if name not in RELEASE_FLAGS}),
         ],
         health_url=f"http://{asked}:{api_port}/health",
     )

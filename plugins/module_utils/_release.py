@@ -7,8 +7,8 @@ ROOT/current -> releases/ID    what a rank is started with
 TRIAL -> ROOT/releases/ID      takes its place while it is tried; gone after a boot, so that a node which a bad release
                                brings down comes back with the one before
 
-A release's release.env tells the unit its id, the image and the mounts; see systemd.exec(5), EnvironmentFile=.
-The files are mounted over those of the image; or an image of the release's own has them baked in.
+A release's release.env tells the unit its id, the image, the mounts, and the server's flags that need them; see
+systemd.exec(5), EnvironmentFile=. The files are mounted over those of the image; or an image has them baked in.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ ENV_FILE = "release.env"
 ENV_RELEASE = "SGLANG_RELEASE"
 ENV_MOUNTS = "SGLANG_MOUNTS"
 ENV_IMAGE = "SGLANG_IMAGE"
+ENV_FLAGS = "SGLANG_FLAGS"
 # Docker takes "localhost" for a registry, so nobody is ever asked for such an image.
 _BAKED = "localhost/dgx-spark/sglang"
+# Counts the ways in which images are baked, so that a new way makes new ones.
+_BAKED_FORMAT = 1
 _MANIFEST = "release.json"
 _SERVED = "served"
 _NEW = ".new-"
@@ -65,7 +68,7 @@ class Release:
 
     made, served: UTC times; served is when a group proved to serve with it, None if never. image, image_id: what it is
     made for. runs: the image that a start takes, another one if the files are baked in. mounts: {source, target}.
-    state: current, trial or "".
+    flags: arguments of the server. state: current, trial or "".
     """
 
     id: str
@@ -76,7 +79,29 @@ class Release:
     runs: str
     files: list[dict[str, str]]
     mounts: list[dict[str, str]]
+    flags: list[str]
     state: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What makes a release: files for an image (by name and id), mounted or baked in, and flags of the server."""
+
+    files: Sequence[File]
+    image: str
+    image_id: str
+    baked: bool = False
+    flags: Sequence[str] = ()
+
+    @property
+    def id(self) -> str:
+        """12 hex digits that name all of it."""
+        return _digest_of([self.image, self.image_id, self.runs, _content(self.files), list(self.flags)])
+
+    @property
+    def runs(self) -> str:
+        """The image that a start takes."""
+        return baked_image(self.files, self.image_id) if self.baked else self.image
 
 
 def files_from(given: Sequence[Mapping[str, str]]) -> list[File]:
@@ -99,23 +124,30 @@ def files_from(given: Sequence[Mapping[str, str]]) -> list[File]:
     return files
 
 
-def release_id(files: Sequence[File], image_id: str, baked: bool = False) -> str:
-    """12 hex digits that name the content: the files, where and how they go, and the image that they are for."""
-    content: list[object] = [image_id, sorted([file.name, file.target, file.digest] for file in files)]
-    content += ["baked"] if baked else []
+def baked_image(files: Sequence[File], image_id: str) -> str:
+    """The name of the image that has the files in it."""
+    return f"{_BAKED}:{_digest_of([_BAKED_FORMAT, image_id, _content(files)])}"
+
+
+def _content(files: Sequence[File]) -> list[list[str]]:
+    return sorted([file.name, file.target, file.digest] for file in files)
+
+
+def _digest_of(content: object) -> str:
     return sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()[:12]
 
 
-def baked_image(identity: str) -> str:
-    """The name of the image with a release's files in it."""
-    return f"{_BAKED}:{identity}"
-
-
-def env_text(identity: str, runs: str, mounts: Sequence[Mapping[str, str]]) -> str:
-    """The text of release.env. It is unquoted twice: read from the file, and split into words by the unit."""
-    words = " ".join(f"'--mount={mount_value(mount['source'], mount['target'])}'" for mount in mounts)
-    quoted = words.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{ENV_RELEASE}={identity}\n{ENV_IMAGE}={runs}\n{ENV_MOUNTS}="{quoted}"\n'
+def env_text(identity: str, runs: str, mounts: Sequence[Mapping[str, str]], flags: Sequence[str]) -> str:
+    """The text of release.env. Words are unquoted twice: read from the file, and split by the unit."""
+    lists = {
+        ENV_MOUNTS: [f"--mount={mount_value(mount['source'], mount['target'])}" for mount in mounts],
+        ENV_FLAGS: flags,
+    }
+    lines = [f"{ENV_RELEASE}={identity}", f"{ENV_IMAGE}={runs}"]
+    for name, words in lists.items():
+        quoted = " ".join(f"'{word}'" for word in words).replace("\\", "\\\\").replace('"', '\\"')
+        lines.append(f'{name}="{quoted}"')
+    return "\n".join(lines) + "\n"
 
 
 def now() -> str:
@@ -160,19 +192,19 @@ class Store:
             raise ReleaseError(f"There is no release {identity}. Mend: take one that is kept here: {names}.")
         return known[identity]
 
-    def write(self, files: Sequence[File], image: str, image_id: str, baked: bool = False) -> Release:
+    def write(self, content: Content) -> Release:
         """Write a release that is not there; it stands whole or not at all."""
-        identity = release_id(files, image_id, baked)
-        runs = baked_image(identity) if baked else image
+        identity = content.id
         self.releases.mkdir(mode=0o755, parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.releases))
         try:
-            for file in files:
+            for file in content.files:
                 _write(fresh / file.name, file.content)
-            listed = [{"name": file.name, "target": file.target, "sha256": file.digest} for file in files]
-            env = env_text(identity, runs, [] if baked else self._mounts(identity, listed))
-            manifest: dict[str, object] = {"id": identity, "made": now(), "image": image, "image_id": image_id}
-            manifest |= {"runs": runs, "files": listed}
+            listed = [{"name": file.name, "target": file.target, "sha256": file.digest} for file in content.files]
+            mounts = [] if content.baked else self._mounts(identity, listed)
+            env = env_text(identity, content.runs, mounts, content.flags)
+            manifest: dict[str, object] = {"id": identity, "made": now(), "files": listed, "flags": list(content.flags)}
+            manifest |= {"image": content.image, "image_id": content.image_id, "runs": content.runs}
             manifest["env_sha256"] = sha256(env.encode()).hexdigest()
             _write(fresh / ENV_FILE, env)
             _write(fresh / _MANIFEST, json.dumps(manifest, indent=2) + "\n")
@@ -228,11 +260,20 @@ class Store:
         return sorted(name for name in ours if name not in kept)
 
     def prune(self, keep: int) -> list[str]:
-        """Remove what `surplus` names; returns it."""
+        """Remove what `surplus` names; returns the baked images that no release is left for."""
         names = self.surplus(keep)
+        images = {self._runs(name) for name in names}
         for name in names:
             shutil.rmtree(self.releases / name)
-        return names
+        left = {self._runs(path.name) for path in self.releases.iterdir()}
+        return sorted(image for image in images - left if image.startswith(f"{_BAKED}:"))
+
+    def _runs(self, name: str) -> str:
+        """What a directory, damaged as it may be, tells of the image that a start would take."""
+        try:
+            return str(json.loads((self.releases / name / _MANIFEST).read_text(encoding="utf-8"))["runs"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
 
     def _mounts(self, identity: str, files: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
         path = self.path(identity)
@@ -263,12 +304,13 @@ class Store:
             if any(_digest(path / name) != digest for name, digest in written.items()):
                 return None
             made, image, image_id, runs = (str(manifest[key]) for key in ("made", "image", "image_id", "runs"))
+            flags = [str(word) for word in manifest["flags"]]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         here = self._mounts(identity, files) if runs == image else []
         state = {self.current(): "current", self.trial(): "trial"}.get(identity, "")
         served = self._read_served(identity)
-        return Release(identity, made, served, image, image_id, runs, files, here, state)
+        return Release(identity, made, served, image, image_id, runs, files, here, flags, state)
 
     def _read_served(self, identity: str) -> str | None:
         try:
@@ -283,7 +325,7 @@ def as_dict(release: Release) -> dict[str, Any]:
 
 
 def release_rows(releases: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """A row a release for people, from `as_dict`; each file with the beginning of its digest."""
+    """A row a release for people, from `as_dict`; each file with the beginning of its digest, and flags."""
     return [
         {
             "release": release["id"],
@@ -292,7 +334,10 @@ def release_rows(releases: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "state": release["state"] or "kept",
             "image": release["image"].rpartition("/")[2]
             + ("" if release["runs"] == release["image"] else ", baked in"),
-            "files": "\n".join(f"{os.path.basename(file['name'])} {file['sha256'][:8]}" for file in release["files"])
+            "content": "\n".join(
+                [f"{os.path.basename(file['name'])} {file['sha256'][:8]}" for file in release["files"]]
+                + ([" ".join(release["flags"])] if release["flags"] else [])
+            )
             or "none",
         }
         for release in releases

@@ -43,4 +43,4 @@ def failures(rows: Sequence[Mapping[str, str]]) -> str:
 def without_registry(image: str) -> str:
     """An image's name without the host of its registry, which is the same on every row."""
     host, slash, name = image.partition("/")
-    return name if slash and ("." in host or ":" in host) else image
+    return name if slash and ("." in host or ":" in host or host == "localhost") else image

@@ -15,11 +15,18 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import (
     digest,
 )
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import LABEL_GROUP, LABEL_RELEASE
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import ENV_IMAGE, ENV_MOUNTS, ENV_RELEASE
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import (
+    ENV_FLAGS,
+    ENV_IMAGE,
+    ENV_MOUNTS,
+    ENV_RELEASE,
+)
 
 CONTAINER = "sglang-rank"
 RELEASE_WORDS = (f"--label={LABEL_RELEASE}=${{{ENV_RELEASE}}}", f"${ENV_MOUNTS}", f"${{{ENV_IMAGE}}}")
-"""What a start takes from the release in use, the image last: systemd puts it in, and splits the mounts into words."""
+"""What Docker takes from the release in use, the image last: systemd puts it in, and splits the mounts into words."""
+RELEASE_FLAGS = f"${ENV_FLAGS}"
+"""What the server takes from it, likewise."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./|-]+\Z")
 
@@ -52,7 +59,8 @@ def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOp
     devices = [f"--device={name}" for name in options.gpu_devices] if plan["device"] == "cuda" else []
     # RDMA pins memory: that needs its devices, and IPC_LOCK beside the memlock limit.
     rdma = ["--device=/dev/infiniband", "--cap-add=IPC_LOCK"] if options.rdma else []
-    before = ["docker", "run", "--rm", f"--name={CONTAINER}"]
+    # What is not there was removed by somebody, and whatever a registry gave instead would not be what was proved.
+    before = ["docker", "run", "--rm", "--pull=never", f"--name={CONTAINER}"]
     after = [
         *("--log-driver=none", "--network=host", "--ipc=host"),
         *(f"--ulimit={name}={limit}" for name, limit in options.ulimits.items()),
@@ -65,6 +73,7 @@ def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOp
         *RELEASE_WORDS,
         *("python3", "-m", "sglang.launch_server"),
         *rank["server_args"],
+        RELEASE_FLAGS,
     ]
     label = f"--label={LABEL_GROUP}={digest([plan['group_id'], options.model_digest, after])}"
     return [*before, label, *after]
@@ -95,7 +104,7 @@ def systemd_word(word: str) -> str:
     if "\n" in word or "\r" in word:
         raise ValueError(f"a line break in a command line: {word!r}")
     escaped = word.replace("%", "%%").replace("$", "$$")
-    if word in RELEASE_WORDS:
+    if word in (*RELEASE_WORDS, RELEASE_FLAGS):
         return word
     if _PLAIN.match(word):
         return escaped

@@ -112,9 +112,12 @@ class BuildError(RuntimeError):
 
 
 def image_id(name: str) -> str:
-    """The id of an image; empty if it is not there."""
+    """The id of an image; empty if it is not there, as on a node without Docker."""
     command = ["docker", "image", "inspect", "--format", "{{.Id}}", name]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def write_context(folder: Path, params: dict[str, Any]) -> None:
@@ -124,15 +127,20 @@ def write_context(folder: Path, params: dict[str, Any]) -> None:
     for number, proof in enumerate(params["proofs"]):
         content[f"proofs/{number}.py"] = PROGRAMS[proof["about"]]
         content[f"proofs/{number}.json"] = json.dumps(proof["question"])
-    (folder / "proofs").mkdir(parents=True)
+    for name in ("files", "proofs"):
+        (folder / name).mkdir(parents=True)
     for name, text in content.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    # COPY takes modes along, whatever the umask here.
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def build(folder: Path, name: str, timeout: int) -> None:
     """Build. BuildError with the end of what Docker said."""
+    # Failing steps leave no container behind with BuildKit; the builder before it has to be told.
     command = ["docker", "build", "--network=none", "--force-rm", f"--tag={name}", str(folder)]
     try:
         done = subprocess.run(
@@ -141,7 +149,7 @@ def build(folder: Path, name: str, timeout: int) -> None:
     except subprocess.TimeoutExpired:
         raise BuildError(f"The image was not built in {timeout} s. Mend: look at what slows the node down.") from None
     if done.returncode:
-        said = "\n".join(done.stdout.strip().splitlines()[-15:])
+        said = "\n".join(done.stdout.strip().splitlines()[-40:])
         raise BuildError(f"The image can't be built; nothing was changed. Mend what Docker says:\n{said}")
 
 
@@ -152,12 +160,17 @@ def bake(module: AnsibleModule) -> dict[str, Any]:
     if not base and not module.check_mode:
         raise BuildError(f"There is no {params['image']} here. Mend: run site.yml with the stage image.")
     files = _release.files_from(params["files"])
-    name = _release.baked_image(_release.release_id(files, base, baked=True))
+    name = _release.baked_image(files, base)
     missing = not image_id(name)
     if missing and not module.check_mode:
         folder = Path(module.tmpdir) / "bake"
         write_context(folder, params)
         build(folder, name, params["timeout"])
+        if not image_id(name):
+            raise BuildError(
+                f"Docker built {name}, but does not have it. Mend: `docker buildx use default`: other builders keep "
+                "their images to themselves."
+            )
     return {"changed": missing, "name": name, "image_id": image_id(name)}
 
 

@@ -108,11 +108,12 @@ def prepare(params: dict[str, Any], folder: Path) -> dict[str, Any]:
     image, parser = params["image"], params["parser"]
     asked = {"folder": FOLDER, "files": READ}
     answer = _image.ask(image, _image_parsers.PROBE, asked, params["timeout"])
-    found = _found(params, answer["sources"])
+    found = _found(params, answer)
     if parser not in found.parsers:
-        close = nearest(parser, found.parsers)
+        known = sorted({*found.parsers, PATCHABLE})
+        close = nearest(parser, known)
         raise PatchError(
-            f"SGLang {answer['sglang']} has no tool-call parser {parser}; it has {', '.join(found.parsers)}. "
+            f"SGLang {answer['sglang']} has no tool-call parser {parser}; there are {', '.join(known)}. "
             f"Mend: set cluster_flags: {{tool-call-parser: {close or '...'}}}, or take an image that has it."
         )
     files = [
@@ -132,12 +133,12 @@ def prepare(params: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def _found(params: dict[str, Any], sources: dict[str, str]) -> _parser_patch.Patched:
+def _found(params: dict[str, Any], answer: dict[str, Any]) -> _parser_patch.Patched:
     """What the sources hold, or can be patched to."""
-    parser = params["parser"]
+    parser, sources = params["parser"], answer["sources"]
     try:
         if parser == PATCHABLE:
-            return _parser_patch.patch(sources, params["detector"], params["types"])
+            return _parser_patch.patch(sources, params["detector"], params["types"], answer["sglang"])
         return _present(_parser_patch.parsers(sources.get("function_call_parser.py", "")))
     except PatchError:
         # A release that is written otherwise may have it all the same: its own word counts.
@@ -185,7 +186,7 @@ def main() -> None:
     try:
         result = prepare(module.params, Path(module.tmpdir))
     except _image.ImageError as error:
-        if not module.check_mode:
+        if not (module.check_mode and isinstance(error, _image.ImageMissingError)):
             module.fail_json(msg=str(error))
         result = {"state": "unknown", "files": [], "steps": [], "proof": None, "msg": str(error)}
     except PatchError as error:

@@ -77,6 +77,10 @@ releases:
       description: What is mounted, each with source and target.
       type: list
       elements: dict
+    flags:
+      description: Arguments of the server that go with it.
+      type: list
+      elements: str
     state:
       description: V(current), V(trial) or empty.
       type: str

@@ -61,7 +61,7 @@ used:
   returned: success
   type: str
 images:
-  description: Names of the images that releases had baked in which were too many and are gone now.
+  description: Baked images of releases that were too many and are gone now.
   returned: success
   type: list
   elements: str
@@ -74,7 +74,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils import _release
 
 
 def switch(store: _release.Store, params: dict[str, Any]) -> list[str]:
-    """Do what is asked for; returns what was pruned."""
+    """Do what is asked for; returns the images that are of no use any more."""
     if params["state"] == "tried":
         store.attempt(params["release"])
     elif params["state"] == "kept":
@@ -116,7 +116,7 @@ def main() -> None:
     before = store.used()
     try:
         changed = wanted(store, module.params)
-        pruned = switch(store, module.params) if changed and not module.check_mode else []
+        images = switch(store, module.params) if changed and not module.check_mode else []
     except _release.ReleaseError as trouble:
         module.fail_json(msg=str(trouble))
     except OSError as trouble:
@@ -128,7 +128,7 @@ def main() -> None:
         "changed": changed,
         "before": before,
         "used": after,
-        "images": [_release.baked_image(name) for name in pruned if not name.startswith(".")],
+        "images": images,
     }
     if module._diff and before != after:
         result["diff"] = {"before": f"{before or 'none'}\n", "after": f"{after or 'none'}\n"}

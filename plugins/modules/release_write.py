@@ -40,6 +40,11 @@ options:
     description: Whether a start takes an image that has the files in it (M(dgx_spark.sglang.image_bake)), not mounts.
     type: bool
     default: false
+  flags:
+    description: Arguments of the server that go with the release, after those of the unit.
+    type: list
+    elements: str
+    default: []
   state:
     description:
       - V(tried) - starts take it until it is kept or given up. Without a release in use, it is kept at once.
@@ -91,6 +96,11 @@ files:
   returned: success
   type: list
   elements: dict
+flags:
+  description: Arguments of the server that go with it.
+  returned: success
+  type: list
+  elements: str
 served:
   description: Whether the release is in use for good, and a group has proved to serve with it.
   returned: success
@@ -138,10 +148,11 @@ def diff(store: _release.Store, files: list[_release.File]) -> list[dict[str, st
 def write(module: AnsibleModule, store: _release.Store) -> dict[str, Any]:
     """Write and switch what is not so yet; returns the result."""
     files = _release.files_from(module.params["files"])
+    params = module.params
     image_id = ask_image(module)
-    baked = module.params["baked"]
-    identity = _release.release_id(files, image_id, baked)
-    kept = module.params["state"] == "kept"
+    content = _release.Content(files, params["image"], image_id, params["baked"], params["flags"])
+    identity = content.id
+    kept = params["state"] == "kept"
     switched = store.used() != identity or (kept and store.trial() is not None)
     changed = switched or not store.whole(identity)
     result = {"changed": changed, "release": identity, "before": store.current(), "image_id": image_id}
@@ -149,11 +160,11 @@ def write(module: AnsibleModule, store: _release.Store) -> dict[str, Any]:
         result["diff"] = diff(store, files)
     if changed and not module.check_mode:
         if not store.whole(identity):
-            store.write(files, module.params["image"], image_id, baked)
+            store.write(content)
         store.keep(identity, served=False) if kept else store.attempt(identity)
     found = store.find(identity) if store.whole(identity) else None
     served = bool(found and found.served and store.current() == identity)
-    return {**result, "files": found.files if found else [], "served": served}
+    return {**result, "files": found.files if found else [], "flags": params["flags"], "served": served}
 
 
 def main() -> None:
@@ -168,6 +179,7 @@ def main() -> None:
             },
             "image": {"type": "str", "required": True},
             "baked": {"type": "bool", "default": False},
+            "flags": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "default": "tried", "choices": ["tried", "kept"]},
         },
         supports_check_mode=True,

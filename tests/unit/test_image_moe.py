@@ -161,6 +161,24 @@ def test_resolve_names_the_file_that_it_cannot_read(site: Path) -> None:
     assert found["up"]["raises"].startswith("JSONDecodeError: ")
 
 
+def test_resolve_ends_a_build_that_lacks_a_file(site: Path) -> None:
+    path = site / "sglang" / OLD / "configs/triton_3_5_0" / f"{NAME}.json"
+    asked = {"device_name": GB10, "lookups": [[160, 384, "fp8_w8a8", 128, 128, False]]}
+
+    def end(strict: list[str]) -> tuple[int, str, Any]:
+        command = [sys.executable, "-c", _image_moe.RESOLVE, json.dumps({**asked, "strict": strict})]
+        env = {**os.environ, "PYTHONPATH": str(site)}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr, _image.parse(done.stdout)["lookups"]
+
+    assert end([]) == end([str(path)]) == (0, "", run(site, _image_moe.RESOLVE, asked)["lookups"])
+    down = str(path).replace(".json", "_down.json")
+    code, said, _ = end([down, str(path), "/b.json"])
+    assert (code, said) == (1, f"SGLang does not find /b.json, {down}\n")
+    path.rename(path.with_name("gone"))
+    assert end([str(path)])[:2] == (1, f"SGLang does not find {path}\n")
+
+
 # ---- the command ------------------------------------------------------------------------------
 
 PATHS = [

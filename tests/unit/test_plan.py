@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import Host, settings
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import complete_profile
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import Moe, Plan, flag_args, make_plan, moe_of
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import (
+    Moe,
+    Parsers,
+    Plan,
+    flag_args,
+    make_plan,
+    moe_of,
+    parsers_of,
+)
 from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import role_specs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,3 +139,44 @@ def test_no_two_ranks_share_anything(count: int, first: int) -> None:
 )
 def test_moe(flags: dict[str, Any], moe: Moe) -> None:
     assert moe_of(flags) == moe
+
+
+@pytest.mark.parametrize(
+    ("flags", "parsers"),
+    [
+        ({}, Parsers("", "", False, [])),
+        ({"tool-call-parser": "glm47"}, Parsers("glm47", "", False, ["--tool-call-parser", "glm47"])),
+        (
+            {"tool-call-parser": "glm47", "reasoning-parser": "glm45"},
+            Parsers("glm47", "glm45", False, ["--tool-call-parser", "glm47"]),
+        ),
+        ({"reasoning-parser": "glm45", "load-format": "dummy"}, Parsers("", "glm45", True, [])),
+        (
+            {"tool-call-parser": "glm47", "load-format": "safetensors"},
+            Parsers("glm47", "", False, ["--tool-call-parser", "glm47"]),
+        ),
+        # How a group takes back what the model's profile says.
+        ({"tool-call-parser": False, "reasoning-parser": None}, Parsers("", "", False, [])),
+        ({"tool-call-parser": ""}, Parsers("", "", False, [])),
+    ],
+)
+def test_parsers(flags: dict[str, Any], parsers: Parsers) -> None:
+    assert parsers_of(flags) == parsers
+
+
+def test_the_groups_own_parser_wins() -> None:
+    flags = {"tool-call-parser": "glm47", "reasoning-parser": False}
+    assert plan_of(2, cluster_flags=flags).parsers == Parsers("glm47", "", False, ["--tool-call-parser", "glm47"])
+    assert plan_of(2, cluster_flags=flags).as_dict()["parsers"]["tool_call"] == "glm47"
+    assert plan_of(2).parsers == Parsers("", "", False, [])
+
+
+def test_the_parser_goes_with_the_release() -> None:
+    flags = {"tool-call-parser": "glm47", "reasoning-parser": "glm45"}
+    plan = plan_of(2, cluster_flags=flags)
+    # Another one is another release; what the unit starts stays as it is.
+    other = plan_of(2, cluster_flags={**flags, "tool-call-parser": "glm45"})
+    assert (other.ranks, other.group_id) == (plan.ranks, plan.group_id)
+    assert plan.parsers.flags != other.parsers.flags
+    assert "--tool-call-parser" not in plan.ranks[0].server_args
+    assert option(plan.ranks[0].server_args, "--reasoning-parser") == "glm45"

@@ -7,10 +7,11 @@ import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _release
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import File, ReleaseError, Store
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import Content, File, ReleaseError, Store
 
 NAME = "E=128,N=768,device_name=NVIDIA_GB10,dtype=fp8_w8a8,block_shape=[128, 128].json"
 TARGET = f"/usr/lib/sglang/configs/triton_3_5_0/{NAME}"
@@ -26,21 +27,26 @@ def store(tmp_path: Path) -> Store:
 
 
 def made(store: Store, content: str = "{}") -> str:
-    return store.write(files(content), "image:1", "sha256:1").id
+    return store.write(Content(files(content), "image:1", "sha256:1")).id
 
 
 def test_a_release_is_named_after_its_content() -> None:
-    one = _release.release_id(files(), "sha256:1")
-    assert one == _release.release_id(files(), "sha256:1")
+    def identity(*given: File, image: str = "image:1", image_id: str = "sha256:1", **more: Any) -> str:
+        return Content(given, image, image_id, **more).id
+
+    one = identity(*files())
+    assert one == identity(*files())
     others = [
-        _release.release_id(files("[]"), "sha256:1"),
-        _release.release_id(files(), "sha256:2"),
-        _release.release_id([File("moe_configs/x", TARGET, "{}")], "sha256:1"),
-        _release.release_id([File(f"moe_configs/{NAME}", "/elsewhere", "{}")], "sha256:1"),
-        _release.release_id([], "sha256:1"),
-        _release.release_id(files(), "sha256:1", baked=True),
+        identity(*files("[]")),
+        identity(*files(), image_id="sha256:2"),
+        identity(*files(), image="image:2"),
+        identity(File("moe_configs/x", TARGET, "{}")),
+        identity(File(f"moe_configs/{NAME}", "/elsewhere", "{}")),
+        identity(),
+        identity(*files(), baked=True),
+        identity(*files(), flags=["--tool-call-parser", "glm47"]),
     ]
-    assert len({one, *others}) == 7
+    assert len({one, *others}) == 9
 
 
 def environment(store: Store, identity: str) -> dict[str, str]:
@@ -55,12 +61,26 @@ def test_mounted_a_start_takes_the_image_that_it_was_made_for(store: Store) -> N
 
 
 def test_baked_in_a_start_takes_an_image_of_its_own_and_mounts_nothing(store: Store) -> None:
-    release = store.write(files(), "image:1", "sha256:1", baked=True)
-    image = f"localhost/dgx-spark/sglang:{release.id}"
+    release = store.write(Content(files(), "image:1", "sha256:1", baked=True))
+    image = _release.baked_image(files(), "sha256:1")
+    assert image.startswith("localhost/dgx-spark/sglang:")
     assert environment(store, release.id) == {"SGLANG_RELEASE": release.id, "SGLANG_IMAGE": image}
     assert (release.runs, release.image, release.mounts) == (image, "image:1", [])
     assert [file["target"] for file in release.files] == [TARGET]
     assert _release.release_rows([_release.as_dict(release)])[0]["image"] == "image:1, baked in"
+
+
+def test_the_flags_of_a_release_are_words_for_the_server(store: Store) -> None:
+    flags = ["--tool-call-parser", "glm47"]
+    release = store.write(Content(files(), "image:1", "sha256:1", flags=flags))
+    assert shlex.split(environment(store, release.id)["SGLANG_FLAGS"]) == release.flags == flags
+    assert _release.release_rows([_release.as_dict(release)])[0]["content"].endswith("\n--tool-call-parser glm47")
+
+
+def test_the_same_files_with_other_flags_are_baked_once(store: Store) -> None:
+    one, other = (store.write(Content(files(), "i:1", "sha256:1", baked=True, flags=flags)) for flags in ([], ["--x"]))
+    assert one.id != other.id
+    assert one.runs == other.runs
 
 
 @pytest.mark.parametrize(
@@ -204,14 +224,14 @@ def test_rows_for_people(store: Store) -> None:
     store.keep(identity, served=True)
     row = _release.release_rows([_release.as_dict(release) for release in store.all()])[0]
     assert (row["release"], row["state"], row["image"]) == (identity, "current", "image:1")
-    assert row["files"].startswith(NAME)
-    empty = store.write([], "image:1", "sha256:1")
+    assert row["content"].startswith(NAME)
+    empty = store.write(Content([], "image:1", "sha256:1"))
     row = next(
         row
         for row in _release.release_rows([_release.as_dict(release) for release in store.all()])
         if row["release"] == empty.id
     )
-    assert (row["state"], row["served"], row["files"]) == ("kept", "never", "none")
+    assert (row["state"], row["served"], row["content"]) == ("kept", "never", "none")
 
 
 def test_giving_up_goes_back_from_what_was_kept_too(store: Store) -> None:

@@ -13,13 +13,13 @@ ROOT = Path(__file__).resolve().parents[2]
 REFERENCE_FLAGS = """
 --model-path /models/glm-4.7-fp8 --served-model-name glm-4.7 --host {host} --port 30000 --tp 4 --nnodes 4
 --node-rank {rank} --dist-init-addr 192.168.100.11:50000 --dist-timeout 600 --device cuda --trust-remote-code
---max-running-requests 64 --context-length 32768 --tool-call-parser glm47 --reasoning-parser glm45
+--max-running-requests 64 --context-length 32768 --reasoning-parser glm45
 --speculative-algorithm EAGLE --speculative-num-steps 3 --speculative-num-draft-tokens 8
---speculative-eagle-topk 2 --enable-metrics
+--speculative-eagle-topk 2 --enable-metrics $SGLANG_FLAGS
 """
 
 DOCKER_OPTIONS = """
-docker run --rm --name=sglang-rank --log-driver=none --network=host --ipc=host --ulimit=memlock=-1
+docker run --rm --pull=never --name=sglang-rank --log-driver=none --network=host --ipc=host --ulimit=memlock=-1
 --ulimit=stack=67108864 --device=/dev/infiniband --cap-add=IPC_LOCK --device=nvidia.com/gpu=all
 --env-file=/etc/dgx-spark/rank.env
 --volume=/var/lib/dgx-spark/models/zai-org--GLM-4.7-FP8/main:/models/glm-4.7-fp8:ro
@@ -85,6 +85,7 @@ Type=exec
 # What a crash of the node or of Docker left; that there is nothing is no error to be told.
 ExecStartPre=/bin/sh -c 'docker rm --force sglang-rank 2>/dev/null || true'
 # The release in use; one that is being tried takes its place until it is kept, or until the node boots.
+Environment=SGLANG_IMAGE=lmsysorg/sglang:spark
 EnvironmentFile=/opt/sglang/current/release.env
 EnvironmentFile=-/run/dgx-spark/trial/release.env
 ExecStop=-/usr/bin/docker stop -t 30 sglang-rank

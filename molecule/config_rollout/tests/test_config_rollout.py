@@ -74,16 +74,27 @@ def test_a_parser_that_the_image_has_needs_no_patch() -> None:
     assert on("spark-0", "grep MOUNTS /opt/sglang/current/release.env") == 'SGLANG_MOUNTS=""'
 
 
-def test_without_the_patch_the_unit_fails_with_the_reason() -> None:
-    output = play("site.yml", "--tags", "rank", code=2)
+def test_without_the_patch_the_unit_fails_with_the_reason_and_the_group_goes_back() -> None:
+    used = on_all(USED)
+    output = play("site.yml", "--tags", "config", "--skip-tags", "parser_patch", code=2)
     assert "Reason in the log: argument --tool-call-parser: invalid choice: 'glm47'" in output
+    assert f"did not serve, so the group is back on {used[0]}." in output
+    # With the parser that it had.
+    assert serves()
+    assert on_all(USED) == used
+    assert server_info()["tool_call_parser"] == "glm"
+
+
+def test_without_the_patch_status_tells_the_reason() -> None:
+    play("site.yml", "--tags", "config", "--skip-tags", "parser_patch", "-e", "release_restart=false")
+    play("playbooks/restart.yml", code=2)
     assert ": argument --tool-call-parser: invalid choice: 'glm47'" in play("playbooks/status.yml")
     # systemd has tried again and again; what it counts from here on is the next test's.
     on_all("systemctl stop sglang-rank; systemctl reset-failed sglang-rank")
 
 
 def test_the_patch_and_a_file_of_the_users_come_with_one_restart(folder: Path) -> None:
-    # The unit stands as it should; what is missing is what `--tags config` brings.
+    units = on_all(UNIT)
     output = rollout(folder, {"1": TILE, "64": TILE})
     assert "invalid choice" not in output
     assert on_all(RESTARTS) == ["0"] * 4
@@ -91,6 +102,8 @@ def test_the_patch_and_a_file_of_the_users_come_with_one_restart(folder: Path) -
     assert server_info()["tool_call_parser"] == "glm47"
     assert [mounted(node) for node in NODES] == [{"1": TILE, "64": TILE}] * 4
     assert on_all(MOUNTED) == ["4"] * 4
+    # Which parser is used goes with the release.
+    assert on_all(UNIT) == units
 
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: output.about)
@@ -184,9 +197,9 @@ def test_a_node_that_goes_down_leaves_all_on_the_old_release(folder: Path) -> No
 
 def test_a_parser_that_is_not_there_changes_nothing(folder: Path) -> None:
     before = [on_all(INVOCATION), on_all(CURRENT), on_all(RELEASES)]
-    output = play("site.yml", *arguments(folder), *flags(tool_call_parser="glm48"), code=2)
-    assert "has no tool-call parser glm48; it has" in output
-    assert "Mend: set cluster_flags: {tool-call-parser: glm4" in output
+    output = play("site.yml", *arguments(folder), *flags(tool_call_parser="glm-47"), code=2)
+    assert "has no tool-call parser glm-47; there are" in output
+    assert "Mend: set cluster_flags: {tool-call-parser: glm47}" in output
     assert changed(output) == {"changed=0"}
     assert [on_all(INVOCATION), on_all(CURRENT), on_all(RELEASES)] == before
 
@@ -205,14 +218,24 @@ def test_rollback_lists_and_goes_back(folder: Path) -> None:
     assert used not in on_all(USED)
 
 
-def test_both_can_be_baked_into_an_image_and_rolled_back(folder: Path) -> None:
-    used = on_all(USED)
+def test_both_can_be_baked_into_an_image(folder: Path) -> None:
     rollout(folder, {"1": TILE}, "-e", "image_bake=true")
-    baked = on("spark-0", USED)
-    assert on_all(IMAGE) == [f"localhost/dgx-spark/sglang:{baked}"] * 4
+    images = on_all(IMAGE)
+    assert images[0].startswith("localhost/dgx-spark/sglang:")
+    assert images == images[:1] * 4
     assert on_all(MOUNTED) == ["0"] * 4
     assert [mounted(node) for node in NODES] == [{"1": TILE}] * 4
+    assert server_info()["tool_call_parser"] == "glm47"
     assert changed(play("site.yml", *arguments(folder), "-e", "image_bake=true")) == {"changed=0"}
-    play("playbooks/rollback.yml")
-    assert on_all(USED) == used
-    assert on_all(MOUNTED) == ["4"] * 4
+
+
+def test_a_rollback_goes_back_with_the_parser_too() -> None:
+    """From an image with the patch to the stock image, and its parser."""
+    first = on("spark-0", "grep --files-without-match glm47 /opt/sglang/releases/*/release.env").split("/")[-2]
+    output = play("playbooks/rollback.yml", "-e", f"release_to={first}")
+    assert "baked in" in output
+    assert on_all(USED) == [first] * 4
+    assert serves()
+    assert server_info()["tool_call_parser"] == "glm"
+    assert on_all(MOUNTED) == ["0"] * 4
+    assert set(on_all(IMAGE)) == {"198.18.0.2:5000/sglang-cpu:0.5.4.post2"}
