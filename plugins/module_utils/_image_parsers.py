@@ -57,11 +57,16 @@ def prove(parser, tools, case):
 
 def main():
     asked = json.loads(sys.argv[1])
-    from sglang.srt.entrypoints.openai.protocol import Tool
-    from sglang.srt.function_call.function_call_parser import FunctionCallParser
-    known = sorted(FunctionCallParser.ToolCallParserEnum)
-    tools = [Tool(**tool) for tool in asked["tools"]]
-    wrong = [] if asked["parser"] in known else [asked["parser"] + " is not among the parsers"]
+    known, wrong = [], []
+    try:
+        from sglang.srt.entrypoints.openai.protocol import Tool
+        from sglang.srt.function_call.function_call_parser import FunctionCallParser
+        known = sorted(FunctionCallParser.ToolCallParserEnum)
+        tools = [Tool(**tool) for tool in asked["tools"]]
+    except Exception as error:
+        wrong = ["importing it ended with %s: %s" % (type(error).__name__, error)]
+    if not wrong and asked["parser"] not in known:
+        wrong = [asked["parser"] + " is not among the parsers"]
     for case in asked["cases"] if not wrong else []:
         try:
             found = prove(asked["parser"], tools, case)

@@ -44,6 +44,10 @@ _NEW = ".new-"
 _ID = re.compile(r"[0-9a-f]{12}\Z")
 
 
+FILE_OPTIONS = {name: {"type": "str", "required": True} for name in ("name", "target", "content")}
+"""The options of modules that take files."""
+
+
 class ReleaseError(ValueError):
     """What is wrong and how to mend it, as a sentence."""
 

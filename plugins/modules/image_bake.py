@@ -183,7 +183,7 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "required": True,
-                "options": {name: {"type": "str", "required": True} for name in ("name", "target", "content")},
+                "options": _release.FILE_OPTIONS,
             },
             "dockerfile": {"type": "str", "required": True},
             "proofs": {

@@ -175,7 +175,7 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "required": True,
-                "options": {name: {"type": "str", "required": True} for name in ("name", "target", "content")},
+                "options": _release.FILE_OPTIONS,
             },
             "image": {"type": "str", "required": True},
             "baked": {"type": "bool", "default": False},

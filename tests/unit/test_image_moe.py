@@ -175,6 +175,9 @@ def test_resolve_ends_a_build_that_lacks_a_file(site: Path) -> None:
     down = str(path).replace(".json", "_down.json")
     code, said, _ = end([down, str(path), "/b.json"])
     assert (code, said) == (1, f"SGLang does not find /b.json, {down}\n")
+    # A file that is read and is no JSON is not found either.
+    path.write_text("{broken")
+    assert end([str(path)])[:2] == (1, f"SGLang does not find {path}\n")
     path.rename(path.with_name("gone"))
     assert end([str(path)])[:2] == (1, f"SGLang does not find {path}\n")
 

@@ -13,9 +13,11 @@ import yaml
 PLUGINS = "ansible_collections.dgx_spark.sglang.plugins"
 ON_THE_NODE = [
     "docker_daemon_config",
+    "image_bake",
     "model_directory_info",
     "model_directory_seal",
     "moe_config_info",
+    "parser_patch_prepare",
     "rank_info",
     "release_info",
     "release_switch",
