@@ -57,6 +57,16 @@ class ImageMissingError(ImageError):
     """There is no Docker, or it does not have the image."""
 
 
+def image_id(name: str) -> tuple[str, str]:
+    """The id of an image on this node; empty if it or Docker is not there, with what there is to say about that."""
+    command = ["docker", "image", "inspect", "--format", "{{.Id}}", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return "", str(error)
+    return ("", done.stderr.strip()) if done.returncode else (done.stdout.strip(), "")
+
+
 def ask(
     image: str,
     source: str,

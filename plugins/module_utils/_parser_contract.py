@@ -64,7 +64,7 @@ def check_release(own: Mapping[str, str], detector: str, types: str) -> None:
     _check_base(ours, base)
     _check_types(trees[CORE])
     _check_utils(trees[UTILS], tree_of(UTILS, types))
-    _check_imports(piece, trees, types)
+    _check_imports(piece, trees)
 
 
 def _check_base(ours: ast.ClassDef, base: ast.ClassDef) -> None:
@@ -117,7 +117,7 @@ def _check_utils(utils: ast.Module, types: ast.Module) -> None:
                 raise trouble(UTILS, what, OTHER_RELEASE)
 
 
-def _check_imports(piece: ast.Module, trees: Mapping[str, ast.Module], types: str) -> None:
+def _check_imports(piece: ast.Module, trees: Mapping[str, ast.Module]) -> None:
     """The names that our detector imports at its beginning."""
     base_has = {(node.module, alias.name) for node in imports_of(trees[BASE]) for alias in node.names}
     for node in imports_of(piece):

@@ -126,10 +126,11 @@ def make_plan(hosts: Sequence[Host], values: Mapping[str, Any], profile: Mapping
     profile: the model with its defaults (_model.complete_profile).
     """
     ranked = by_rank(hosts)
-    ranks = [_rank(host, number, ranked, values, profile) for number, host in enumerate(ranked)]
+    flags = {**profile["flags"], **values["cluster_flags"]}
+    unit_flags = {name: value for name, value in flags.items() if name not in RELEASE_FLAGS}
+    ranks = [_rank(host, number, ranked, values, profile, unit_flags) for number, host in enumerate(ranked)]
     api_port, _ = effective_ports(values, profile)
     data_dir = str(values["cluster_data_dir"]).rstrip("/")
-    flags = {**profile["flags"], **values["cluster_flags"]}
     return Plan(
         group_id=digest([[rank.env, rank.server_args] for rank in ranks]),
         model=dict(profile),
@@ -160,11 +161,8 @@ def moe_of(flags: Flags) -> Moe:
 def parsers_of(flags: Flags) -> Parsers:
     """What launch_server's options say about the parsers; `load-format: dummy` is SGLang's name of random weights."""
     tool_call, reasoning = (str(flags.get(name) or "") for name in ("tool-call-parser", "reasoning-parser"))
-    return Parsers(tool_call, reasoning, flags.get("load-format") == "dummy", flag_args(_of_release(flags)))
-
-
-def _of_release(flags: Flags) -> dict[str, Any]:
-    return {name: value for name, value in flags.items() if name in RELEASE_FLAGS and value}
+    of_release = {name: value for name, value in flags.items() if name in RELEASE_FLAGS and value}
+    return Parsers(tool_call, reasoning, flags.get("load-format") == "dummy", flag_args(of_release))
 
 
 def digest(value: object) -> str:
@@ -207,13 +205,17 @@ def _dist_init(ranked: Sequence[Host], values: Mapping[str, Any], profile: Mappi
 
 
 def _rank(
-    host: Host, number: int, ranked: Sequence[Host], values: Mapping[str, Any], profile: Mapping[str, Any]
+    host: Host,
+    number: int,
+    ranked: Sequence[Host],
+    values: Mapping[str, Any],
+    profile: Mapping[str, Any],
+    flags: Flags,
 ) -> Rank:
     addresses = fabric_addresses(host, number, values)
     interfaces = [str(rail["interface"]) for rail in values["cluster_rails"]]
     hcas = [str(rail["hca"]) for rail in values["cluster_rails"] if rail.get("hca")]
     api_port, _ = effective_ports(values, profile)
-    flags = {**profile["flags"], **values["cluster_flags"]}
     # Only rank 0 talks to clients; the others answer health checks and metrics, on the fabric alone.
     bind = str(values["cluster_api_host"]) if number == 0 else addresses[0]
     asked = LOOPBACK if bind == ANY_ADDRESS else bind
@@ -239,7 +241,7 @@ def _rank(
             *("--dist-init-addr", _dist_init(ranked, values, profile)),
             *("--dist-timeout", str(profile["dist_timeout"])),
             *("--device", str(values["sglang_device"])),
-            *flag_args({name: value for name, value in flags.items() if name not in RELEASE_FLAGS}),
+            *flag_args(flags),
         ],
         health_url=f"http://{asked}:{api_port}/health",
     )

@@ -25,7 +25,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import (
 CONTAINER = "sglang-rank"
 RELEASE_WORDS = (f"--label={LABEL_RELEASE}=${{{ENV_RELEASE}}}", f"${ENV_MOUNTS}", f"${{{ENV_IMAGE}}}")
 """What Docker takes from the release in use, the image last: systemd puts it in, and splits the mounts into words."""
-RELEASE_FLAGS = f"${ENV_FLAGS}"
+RELEASE_ARGUMENTS = f"${ENV_FLAGS}"
 """What the server takes from it, likewise."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./|-]+\Z")
@@ -73,7 +73,7 @@ def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOp
         *RELEASE_WORDS,
         *("python3", "-m", "sglang.launch_server"),
         *rank["server_args"],
-        RELEASE_FLAGS,
+        RELEASE_ARGUMENTS,
     ]
     label = f"--label={LABEL_GROUP}={digest([plan['group_id'], options.model_digest, after])}"
     return [*before, label, *after]
@@ -104,7 +104,7 @@ def systemd_word(word: str) -> str:
     if "\n" in word or "\r" in word:
         raise ValueError(f"a line break in a command line: {word!r}")
     escaped = word.replace("%", "%%").replace("$", "$$")
-    if word in (*RELEASE_WORDS, RELEASE_FLAGS):
+    if word in (*RELEASE_WORDS, RELEASE_ARGUMENTS):
         return word
     if _PLAIN.match(word):
         return escaped

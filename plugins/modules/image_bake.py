@@ -102,22 +102,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dgx_spark.sglang.plugins.module_utils import _image_moe, _image_parsers, _release
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _image, _image_moe, _image_parsers, _release
 
 PROGRAMS = {"moe_configs": _image_moe.RESOLVE, "parsers": _image_parsers.PROVE}
 
 
 class BuildError(RuntimeError):
     """Why the image could not be built, and the mend."""
-
-
-def image_id(name: str) -> str:
-    """The id of an image; empty if it is not there, as on a node without Docker."""
-    command = ["docker", "image", "inspect", "--format", "{{.Id}}", name]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:
-        return ""
 
 
 def write_context(folder: Path, params: dict[str, Any]) -> None:
@@ -156,22 +147,24 @@ def build(folder: Path, name: str, timeout: int) -> None:
 def bake(module: AnsibleModule) -> dict[str, Any]:
     """Build what is not there; returns the result."""
     params = module.params
-    base = image_id(params["image"])
+    base, _ = _image.image_id(params["image"])
     if not base and not module.check_mode:
         raise BuildError(f"There is no {params['image']} here. Mend: run site.yml with the stage image.")
     files = _release.files_from(params["files"])
     name = _release.baked_image(files, base)
-    missing = not image_id(name)
+    found, _ = _image.image_id(name)
+    missing = not found
     if missing and not module.check_mode:
         folder = Path(module.tmpdir) / "bake"
         write_context(folder, params)
         build(folder, name, params["timeout"])
-        if not image_id(name):
+        found, _ = _image.image_id(name)
+        if not found:
             raise BuildError(
                 f"Docker built {name}, but does not have it. Mend: `docker buildx use default`: other builders keep "
                 "their images to themselves."
             )
-    return {"changed": missing, "name": name, "image_id": image_id(name)}
+    return {"changed": missing, "name": name, "image_id": found}
 
 
 def main() -> None:

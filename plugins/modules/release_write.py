@@ -110,20 +110,16 @@ served:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dgx_spark.sglang.plugins.module_utils import _release
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _image, _release
 
 
 def ask_image(module: AnsibleModule) -> str:
     """The image's id; a bare node has none in check mode."""
     image = module.params["image"]
-    command = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
-    try:
-        code, out, err = module.run_command(command, handle_exceptions=False)
-    except OSError as trouble:
-        code, out, err = 127, "", str(trouble)
-    if code and not module.check_mode:
-        module.fail_json(msg=f"There is no {image} here: {err.strip()}. Mend: run site.yml with the stage image.")
-    return str(out).strip()
+    found, said = _image.image_id(image)
+    if not found and not module.check_mode:
+        module.fail_json(msg=f"There is no {image} here: {said}. Mend: run site.yml with the stage image.")
+    return found
 
 
 def diff(store: _release.Store, files: list[_release.File]) -> list[dict[str, str]]:
