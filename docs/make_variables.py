@@ -23,6 +23,8 @@ PAGE = ROOT / "docs/variables.md"
 ORDER = [
     "validate",
     "cluster",
+    "fabric",
+    "firewall",
     "container_runtime",
     "image",
     "model",

@@ -13,8 +13,6 @@ FIRST_HOST_NUMBER = 11
 PREFIX_LENGTH = 24
 LAN_MTU = 1500
 RAIL_MTU = 9000
-# What a ping carries when it fills RAIL_MTU: 20 bytes of IPv4 and 8 of ICMP header are taken off.
-RAIL_PING_BYTES = RAIL_MTU - 28
 
 NAMESPACE = "sparklab"
 CONTROLLER_LINK = "sparklab0"

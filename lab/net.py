@@ -159,14 +159,15 @@ def ensure_lab() -> None:
 
 
 def is_whole(node: Node) -> bool:
-    """Whether the node has all its links, with their addresses, plugged into the right bridges."""
+    """Whether the node has all its links, plugged into the right bridges. What its rails carry is the node's own."""
     inside = _links(node.namespace)
     outside = _links(NAMESPACE)
-    return all(
-        _is_up(inside.get(network.interface), node.mac(network), node.address(network), network.mtu)
+    plugged = all(
+        inside.get(network.interface, {}).get("address") == node.mac(network)
         and outside.get(node.port(network), {}).get("master") == network.bridge
         for network in NETWORKS
     )
+    return plugged and _is_up(inside.get(LAN.interface), node.mac(LAN), node.address(LAN), LAN.mtu)
 
 
 def make(node: Node) -> None:
@@ -180,20 +181,18 @@ def make(node: Node) -> None:
     for network in NETWORKS:
         attempt(["ip", "-n", NAMESPACE, "link", "del", node.port(network)])
     _ip(NAMESPACE, *(line for network in NETWORKS for line in _plug(node, network)))
-    _ip(node.namespace, *(line for network in NETWORKS for line in _configure(node, network)))
+    # The rails are left as on a new Spark, for the role `fabric` to configure.
+    _ip(
+        node.namespace,
+        f"addr add {node.address(LAN)}/{PREFIX_LENGTH} dev {LAN.interface}",
+        f"link set {LAN.interface} up",
+    )
 
 
 def _plug(node: Node, network: Network) -> list[str]:
     return [
         f"link add {node.port(network)} mtu {network.mtu} type veth"
-        f" peer name {network.interface} mtu {network.mtu}"
+        f" peer name {network.interface} mtu {LAN_MTU}"
         f" address {node.mac(network)} netns {node.namespace}",
         f"link set {node.port(network)} master {network.bridge} up",
-    ]
-
-
-def _configure(node: Node, network: Network) -> list[str]:
-    return [
-        f"addr add {node.address(network)}/{PREFIX_LENGTH} dev {network.interface}",
-        f"link set {network.interface} up",
     ]

@@ -7,8 +7,8 @@ import socket
 from lab import containers, inventory, net, state
 from lab.containers import Container
 from lab.host import Host
-from lab.layout import LABEL, LAN, NAMESPACE, RAIL_PING_BYTES, RAILS, Node
-from lab.run import LabError, attempt, each, run, say, wait_for
+from lab.layout import LABEL, LAN, NAMESPACE, Node
+from lab.run import attempt, each, say, wait_for
 
 KIND = "node"
 # Big and busy folders: an engine's layers can't lie on an overlay, and models needn't.
@@ -85,22 +85,6 @@ def settle(node: Node, public_key: str) -> str:
     return f"{node.address(LAN)} {kind} {value}"
 
 
-def check_rails(wanted: list[Node]) -> None:
-    """Raise LabError unless full-size packets pass between all nodes, unbroken, over both rails."""
-
-    def check(node: Node) -> list[str]:
-        targets = [(rail.interface, peer.address(rail)) for rail in RAILS for peer in wanted if peer != node]
-        script = "".join(
-            f"ping -q -c1 -W2 -M do -s {RAIL_PING_BYTES} -I {interface} {address} >/dev/null"
-            f" || echo {node.name} {interface} {address}\n"
-            for interface, address in targets
-        )
-        return run(["podman", "exec", node.name, "sh", "-c", script]).splitlines()
-
-    if silent := [line for lines in each(check, wanted) for line in lines]:
-        raise LabError("full-size packets don't pass on the rails:\n  " + "\n  ".join(silent))
-
-
 def remove_except(kept: list[Node]) -> None:
     """Remove all nodes but some: containers, volumes, namespaces."""
     names = {node.name for node in kept}
@@ -124,4 +108,3 @@ def ensure_all(wanted: list[Node], host: Host, image: str) -> None:
     lines = each(lambda node: settle(node, public_key), wanted)
     state.KNOWN_HOSTS.write_text("\n".join(lines) + "\n")
     state.SSH_CONFIG.write_text(inventory.ssh_config(wanted))
-    check_rails(wanted)

@@ -30,13 +30,15 @@ _NODE_PACKAGES = (
         "ca-certificates",
         "curl",
         "iptables",
-        "nftables",
         "netplan.io",
     ),
     *("ethtool", "procps", "rdma-core"),
 )
 # A node is bare: what the roles install lies in its offline repository.
-_NODE_REPOSITORY = ("docker.io", "rsync", "python3-requests")
+_NODE_REPOSITORY = (
+    *("docker.io", "rsync", "python3-requests", "nftables"),
+    *("ibverbs-utils", "rdmacm-utils", "perftest", "iputils-arping"),
+)
 _BASE_PACKAGES = ("python3", "ca-certificates")
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 

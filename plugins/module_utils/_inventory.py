@@ -15,6 +15,7 @@ from itertools import takewhile
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, shown
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._firewall import check_firewall
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import (
     check_at_least_one,
     check_env,
@@ -28,7 +29,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import Spe
 GROUP = "sparks"
 """The inventory group whose hosts are the ranks."""
 
-PER_HOST = ("cluster_rank", "cluster_fabric_addresses")
+PER_HOST = ("cluster_rank", "cluster_fabric_addresses", "firewall_ssh_ports")
 """Variables that belong to one host; all others describe the cluster and must be the same on all hosts."""
 
 MAX_RAILS = 2
@@ -73,6 +74,7 @@ def check_inventory(hosts: Sequence[Host], specs: Mapping[str, Spec], profile_na
         *_check_ranks(hosts),
         *_check_unique(hosts, "ansible_host", lambda host: [host.address]),
         *_check_rails(hosts, values),
+        *check_firewall(values),
     ]
 
 
@@ -277,7 +279,7 @@ def _check_rails(hosts: Sequence[Host], values: Mapping[str, Any]) -> list[Findi
     if not rails:
         if len(hosts) == 1:
             return []
-        mend = "Describe the rails: interface, hca and subnet of each; inventory/spark4 has both of a Spark's."
+        mend = "Describe the rails: interface and subnet of each; inventory/spark4 has both of a Spark's."
         return [Finding(where, "cluster_rails", "[]", f"{len(hosts)} ranks need a fabric.", mend)]
     if len(rails) > MAX_RAILS:
         mend = "Keep the two interfaces of the cabled cage."
@@ -306,9 +308,6 @@ def _check_rail(index: int, rail: Mapping[str, Any], values: Mapping[str, Any]) 
     except ValueError as error:
         mend = "Write the network with its prefix length, host part zero, such as 192.168.100.0/24."
         findings.append(Finding(where, f"{path}.subnet", shown(rail["subnet"]), f"{str(error).capitalize()}.", mend))
-    if values["sglang_device"] == "cuda" and not rail.get("hca"):
-        mend = "Name the RDMA device of the interface (`ibdev2netdev` lists them), such as rocep1s0f1."
-        findings.append(Finding(where, f"{path}.hca", shown(None), "NCCL needs the rail's HCA.", mend))
     return findings
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -56,6 +57,15 @@ class Rank:
 
 
 @dataclass(frozen=True)
+class Rail:
+    """One rail of the fabric. hca: its RDMA device as the inventory names it, "" if the nodes are asked for it."""
+
+    interface: str
+    hca: str
+    subnet: str
+
+
+@dataclass(frozen=True)
 class Paths:
     """Directories on a node: `model` is the one of the model served, `spread` holds what is passed on to the peers.
 
@@ -101,6 +111,7 @@ class Plan:
     """One group of ranks that serves one model.
 
     group_id: a digest of what all ranks are started with; ranks of different ids must never form one group.
+    rdma: whether the rails are RDMA. ask_hcas: whether the nodes are to say which RDMA devices their rails are.
     """
 
     group_id: str
@@ -108,7 +119,12 @@ class Plan:
     image: str
     device: str
     api_url: str
+    api_port: int
     dist_init: str
+    dist_init_port: int
+    rails: list[Rail]
+    rdma: bool
+    ask_hcas: bool
     paths: Paths
     moe: Moe
     parsers: Parsers
@@ -119,17 +135,32 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(hosts: Sequence[Host], values: Mapping[str, Any], profile: Mapping[str, Any]) -> Plan:
+def make_plan(
+    hosts: Sequence[Host],
+    values: Mapping[str, Any],
+    profile: Mapping[str, Any],
+    hcas: Mapping[str, Mapping[str, str]] | None = None,
+) -> Plan:
     """Derive the plan from a checked inventory.
 
     hosts: the group in inventory order. values: cluster variables with defaults (_inventory.settings).
     profile: the model with its defaults (_model.complete_profile).
+    hcas: host name -> interface -> RDMA device, as the nodes say.
     """
     ranked = by_rank(hosts)
     flags = {**profile["flags"], **values["cluster_flags"]}
     unit_flags = {name: value for name, value in flags.items() if name not in RELEASE_FLAGS}
-    ranks = [_rank(host, number, ranked, values, profile, unit_flags) for number, host in enumerate(ranked)]
-    api_port, _ = effective_ports(values, profile)
+    found = hcas or {}
+    ranks = [
+        _rank(host, number, ranked, values, profile, unit_flags, found.get(host.name, {}))
+        for number, host in enumerate(ranked)
+    ]
+    api_port, meet_port = effective_ports(values, profile)
+    rails = [
+        Rail(str(rail["interface"]), str(rail.get("hca") or ""), str(rail["subnet"]))
+        for rail in values["cluster_rails"]
+    ]
+    rdma = is_rdma(values)
     data_dir = str(values["cluster_data_dir"]).rstrip("/")
     return Plan(
         group_id=digest([[rank.env, rank.server_args] for rank in ranks]),
@@ -137,12 +168,32 @@ def make_plan(hosts: Sequence[Host], values: Mapping[str, Any], profile: Mapping
         image=str(values.get("cluster_image") or profile["image"]),
         device=str(values["sglang_device"]),
         api_url=f"http://{_api_address(ranked[0], values)}:{api_port}",
+        api_port=api_port,
         dist_init=_dist_init(ranked, values, profile),
+        dist_init_port=meet_port,
+        rails=rails,
+        rdma=rdma,
+        ask_hcas=rdma and not all(rail.hca for rail in rails),
         paths=Paths(_model_dir(data_dir, profile), f"{data_dir}/cache", f"{data_dir}/spread"),
         moe=moe_of(flags),
         parsers=parsers_of(flags),
         ranks=ranks,
     )
+
+
+def is_rdma(values: Mapping[str, Any]) -> bool:
+    """Whether the rails are RDMA: those of GPUs are, others where the inventory names an HCA."""
+    rails = values["cluster_rails"]
+    return bool(rails) and (values["sglang_device"] == "cuda" or any(rail.get("hca") for rail in rails))
+
+
+def hca_by_name(interface: str) -> str:
+    """The RDMA device that goes with an interface by the names that udev and rdma-core give on DGX OS, "" for others.
+
+    Both name by PCI address: enp1s0f1np1 is rocep1s0f1, enP2p1s0f1np1 is roceP2p1s0f1 (rdma-core's rdma_rename).
+    """
+    match = re.fullmatch(r"en((?:P\d+)?p\d+s\d+(?:f\d+)?)(?:np\d+)?", interface)
+    return f"roce{match[1]}" if match else ""
 
 
 def moe_of(flags: Flags) -> Moe:
@@ -211,10 +262,17 @@ def _rank(
     values: Mapping[str, Any],
     profile: Mapping[str, Any],
     flags: Flags,
+    found: Mapping[str, str],
 ) -> Rank:
     addresses = fabric_addresses(host, number, values)
-    interfaces = [str(rail["interface"]) for rail in values["cluster_rails"]]
-    hcas = [str(rail["hca"]) for rail in values["cluster_rails"] if rail.get("hca")]
+    rails = values["cluster_rails"]
+    interfaces = [str(rail["interface"]) for rail in rails]
+    # Where a node does not answer, its peers' plan must not depend on that.
+    hcas = [
+        str(rail.get("hca") or found.get(interface) or hca_by_name(interface))
+        for rail, interface in zip(rails, interfaces)
+        if is_rdma(values)
+    ]
     api_port, _ = effective_ports(values, profile)
     # Only rank 0 talks to clients; the others answer health checks and metrics, on the fabric alone.
     bind = str(values["cluster_api_host"]) if number == 0 else addresses[0]

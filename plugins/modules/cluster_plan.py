@@ -10,6 +10,8 @@ short_description: Derive the plan of a cluster from its inventory and its model
 version_added: 0.1.0
 description:
   - Computes ranks, fabric addresses, environment and command line of every rank in one place. Contacts no host.
+  - Where the inventory names no RDMA devices, they are taken from what the hosts have answered to rdma_info, registered
+    as C(hcas_seen); of a host that has not answered they follow from the names of its interfaces.
 options: {}
 author:
   - dgx_spark.sglang contributors (@dgx-spark-sglang)
@@ -49,9 +51,25 @@ plan:
     api_url:
       description: Where clients reach the API.
       type: str
+    api_port:
+      description: TCP port number of the API.
+      type: int
     dist_init:
       description: Address and port where the ranks meet, on the fabric.
       type: str
+    dist_init_port:
+      description: The port of it.
+      type: int
+    rails:
+      description: The rails of the fabric (interface, hca, subnet), empty where there is none.
+      type: list
+      elements: dict
+    rdma:
+      description: Whether the rails are RDMA.
+      type: bool
+    ask_hcas:
+      description: Whether the nodes are asked for the RDMA devices of their rails.
+      type: bool
     paths:
       description: Directories on a node (model, cache, spread, release_root, trial).
       type: dict

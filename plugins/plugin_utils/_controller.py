@@ -79,7 +79,16 @@ def read_cluster(task_vars: Mapping[str, Any]) -> tuple[list[Finding], Plan | No
     profile, findings = read_profile(name, profiles[name])
     if not findings:
         findings = check_fit(hosts, values, profile)
-    return findings, None if findings else make_plan(hosts, values, profile)
+    return findings, None if findings else make_plan(hosts, values, profile, read_hcas(task_vars))
+
+
+def read_hcas(task_vars: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Host name -> interface -> RDMA device, from what the hosts have answered so far (`hcas_seen`, by rdma_info)."""
+    seen = {name: task_vars["hostvars"][name].get("hcas_seen") or {} for name in task_vars["groups"].get(GROUP, [])}
+    return {
+        name: {str(link["name"]): str(link["hca"]) for link in answer.get("interfaces", []) if link["hca"]}
+        for name, answer in seen.items()
+    }
 
 
 def find_profiles(directories: Sequence[Path]) -> dict[str, Path]:

@@ -161,7 +161,6 @@ WRONG = [
     ),
     Wrong("subnet is no network", rail(0, subnet="fabric"), "cluster_rails[0].subnet", "fabric", "prefix length"),
     Wrong("subnet missing", rail(0, subnet=None), "cluster_rails[0].subnet", "not set", "Add `subnet`"),
-    Wrong("HCA missing on GPUs", rail(1, hca=None), "cluster_rails[1].hca", "not set", "ibdev2netdev"),
     Wrong(
         "one interface twice", rail(1, interface="enp1s0f1np1"), "cluster_rails[1].interface", "enp1s0f1np1", "twins"
     ),

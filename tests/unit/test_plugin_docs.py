@@ -13,12 +13,16 @@ import yaml
 PLUGINS = "ansible_collections.dgx_spark.sglang.plugins"
 ON_THE_NODE = [
     "docker_daemon_config",
+    "fabric_netplan_info",
+    "firewall_info",
+    "guarded_change",
     "image_bake",
     "model_directory_info",
     "model_directory_seal",
     "moe_config_info",
     "parser_patch_prepare",
     "rank_info",
+    "rdma_info",
     "release_info",
     "release_switch",
     "release_write",

@@ -1,0 +1,112 @@
+"""The firewall around a group that serves: who gets in, what it survives, and that it locks nobody out.
+
+The tests run on this machine, a neighbour on the nodes' LAN that is no member of the group.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.tools.operating import NODES, ROOT, environment, on, on_all, play, serves
+from tests.tools.scan_ports import open_ports
+
+LAN = [f"198.18.0.{11 + number}" for number in range(4)]
+SSH, API, DIST_INIT = 22, 30000, 50000
+AS_PLANNED = [[SSH, API], [SSH], [SSH], [SSH]]
+CONNECT = "timeout 5 python3 -c 'import socket; socket.create_connection((\"{}\", {}), 4)' 2>&1 && echo in"
+RULES = "nft list table inet dgx_spark >/dev/null && nft list ruleset | grep -c 'chain DOCKER'"
+
+
+def until(what: str, true: Callable[[], bool], seconds: float) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.5)
+
+
+def scanned() -> list[list[int]]:
+    """The open ports of all nodes, of all 65,535."""
+    return [open_ports(address) for address in LAN]
+
+
+def test_without_it_the_lan_reaches_the_ranks() -> None:
+    play("site.yml", "--tags", "firewall", "-e", "firewall_enabled=false")
+    assert DIST_INIT in open_ports(LAN[0])
+    assert play("site.yml", "--tags", "firewall").count("changed=1") == len(NODES)
+
+
+def test_the_lan_finds_ssh_and_the_api_and_nothing_else() -> None:
+    assert scanned() == AS_PLANNED
+    assert serves()
+
+
+def test_members_reach_everything_over_the_fabric_alone() -> None:
+    assert on("spark-1", CONNECT.format("198.18.100.11", DIST_INIT)) == "in"
+    assert on("spark-2", CONNECT.format("198.18.101.11", API)) == "in"
+    assert "refused" in on("spark-1", CONNECT.format(LAN[0], DIST_INIT))
+
+
+def test_rules_outlive_a_reload_of_nftables_and_so_do_dockers() -> None:
+    before = on("spark-0", RULES)
+    assert int(before) > 0
+    on_all("systemctl reload dgx-spark-firewall")
+    assert on("spark-0", RULES) == before
+    # Debian's own service flushes everything, ours included, unless it is told to load it again.
+    on("spark-1", "systemctl restart nftables")
+    assert scanned() == AS_PLANNED
+    assert serves()
+
+
+def test_docker_restarts() -> None:
+    before = on("spark-2", RULES)
+    on("spark-2", "systemctl restart docker")
+    until("the group serves again", serves, 300)
+    assert on("spark-2", RULES) == before
+    assert scanned() == AS_PLANNED
+
+
+def test_a_node_boots() -> None:
+    for step in ("kill", "start"):
+        subprocess.run(["podman", step, "spark-3"], check=True, capture_output=True)
+    until("the node is up", lambda: on("spark-3", "systemctl is-active docker") == "active", 90)
+    until("the group serves again", serves, 300)
+    assert scanned() == AS_PLANNED
+    assert on("spark-3", "ip -br address show enP2p1s0f1np1").split()[1:] == ["UP", "198.18.101.14/24"]
+
+
+@pytest.mark.parametrize("closing", ["tcp dport 22 ct state new drop", "tcp dport 22 drop"])
+def test_a_node_takes_rules_back_that_lock_the_controller_out(closing: str) -> None:
+    """With and without the connections that are there: the guard must not be misled by an old one."""
+    table = "table inet locked { chain input { type filter hook input priority -20; " + closing + "; }; }"
+    lock = ["sh", "-c", f"nft delete table inet locked 2>/dev/null; test ! -e /root/locked || nft '{table}'"]
+    change = {"name": "lock", "files": [{"path": "/root/locked", "content": "x"}], "apply": [lock], "seconds": 15}
+    words = ["ansible", "spark-1", "-m", "dgx_spark.sglang.guarded_change", "-a", json.dumps(change)]
+    began = time.monotonic()
+    done = subprocess.run(
+        words, capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=300, check=False
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "the node is as it was before: the controller did not confirm it in time" in done.stdout
+    assert time.monotonic() - began > change["seconds"]
+    assert on("spark-1", "test ! -e /root/locked && nft list tables") != ""
+    assert "locked" not in on("spark-1", "nft list tables")
+
+
+def test_rules_that_would_lock_out_are_refused_before() -> None:
+    output = play("site.yml", "--tags", "firewall", "-e", '{"firewall_ssh_sources": ["10.9.8.7"]}', code=2)
+    assert "Add 198.18.0.1 or its network to firewall_ssh_sources" in output
+    output = play("site.yml", "--tags", "firewall", "-e", '{"firewall_custom_rules": ["tcp port 5 nonsense"]}', code=2)
+    assert "refuses the new files; nothing was changed" in output
+    assert scanned() == AS_PLANNED
+
+
+def test_no_change_run() -> None:
+    output = play("site.yml", "--tags", "fabric,firewall")
+    assert all(f"{node} " in output for node in NODES)
+    assert "changed=1" not in output

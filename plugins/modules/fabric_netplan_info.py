@@ -1,0 +1,191 @@
+#!/usr/bin/python
+# Copyright (c) 2026 the dgx_spark.sglang contributors
+# SPDX-License-Identifier: MIT
+"""What the node's netplan files say of the fabric's rails."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fabric_netplan_info
+short_description: Tell what a node's netplan files say of the fabric's rails
+version_added: 0.1.0
+description:
+  - Reads all netplan files of the node and finds the definitions that take part in a rail, beside the collection's own
+    file. Says how the files would be without them, and by which interface the node is being managed.
+  - Changes nothing.
+options:
+  interfaces:
+    description: The rails.
+    type: list
+    elements: str
+    required: true
+  root:
+    description: A folder to read netplan's folders and C(/sys) under, for tests.
+    type: path
+    default: /
+attributes:
+  check_mode:
+    description: Can run in check mode and return its result; it never changes anything.
+    support: full
+  diff_mode:
+    description: Has nothing to show, as nothing is changed.
+    support: none
+author:
+  - the dgx_spark.sglang contributors
+"""
+
+EXAMPLES = r"""
+- name: Look for other definitions of the rails
+  dgx_spark.sglang.fabric_netplan_info:
+    interfaces: [enp1s0f1np1, enP2p1s0f1np1]
+  register: netplan_seen
+"""
+
+RETURN = r"""
+files:
+  description: The netplan files, in the order in which netplan merges them.
+  returned: always
+  type: list
+  elements: str
+  sample: [/etc/netplan/01-netcfg.yaml, /etc/netplan/40-cx7.yaml]
+renderer:
+  description: Who configures the network, C(networkd) or C(NetworkManager), as the files say.
+  returned: always
+  type: str
+  sample: networkd
+conflicts:
+  description: Definitions beside the collection's own that take part in a rail.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: The file.
+      type: str
+      sample: /etc/netplan/50-cloud-init.yaml
+    definition:
+      description: Where in the file.
+      type: str
+      sample: ethernets.enp1s0f1np1
+    interface:
+      description: The rail, empty for a file that can't be read.
+      type: str
+    problem:
+      description: What is wrong.
+      type: str
+    mend:
+      description: What to do.
+      type: str
+    movable:
+      description: Whether the definition is about rails alone, so that it can be taken out.
+      type: bool
+migrated:
+  description: The files as they are without the definitions that can be taken out.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: The file.
+      type: str
+    content:
+      description: What is left; not set where nothing is.
+      type: str
+    mode:
+      description: Its permission bits, in octal.
+      type: str
+      sample: "0600"
+management:
+  description: The interfaces by which the node is being managed, of the ssh connection and of the default route.
+  returned: always
+  type: list
+  elements: str
+  sample: [enP7s7]
+"""
+
+import json
+import stat
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _ssh
+
+try:
+    from ansible_collections.dgx_spark.sglang.plugins.module_utils import _fabric_netplan
+except ImportError:
+    YAML_IS_THERE = False
+else:
+    YAML_IS_THERE = True
+
+
+def read_files(root: Path) -> dict[str, str]:
+    """All netplan files by path, in netplan's order: by name, and of one name only the weightiest."""
+    by_name: dict[str, Path] = {}
+    for directory in _fabric_netplan.DIRECTORIES:
+        for path in root.joinpath(directory.lstrip("/")).glob("*.yaml"):
+            by_name[path.name] = path
+    return {f"/{by_name[name].relative_to(root)}": by_name[name].read_text() for name in sorted(by_name)}
+
+
+def ip(module: AnsibleModule, *words: str) -> list[dict[str, Any]]:
+    """What iproute2 answers, empty where it fails."""
+    code, out, _ = module.run_command(["ip", "-json", *words])
+    answer: list[dict[str, Any]] = json.loads(out or "[]") if code == 0 else []
+    return answer
+
+
+def driver(root: Path, name: str) -> str:
+    """The kernel module of an interface."""
+    link = root / "sys/class/net" / name / "device/driver"
+    return link.resolve().name if link.exists() else ""
+
+
+def management(addresses: list[dict[str, Any]], routes: list[dict[str, Any]], session: list[str]) -> list[str]:
+    """The interfaces that carry the ssh session's own address or a default route."""
+    own = session[2] if session else ""
+    names = {link["ifname"] for link in addresses for entry in link["addr_info"] if own and entry.get("local") == own}
+    return sorted(names | {route["dev"] for route in routes if "dev" in route})
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "interfaces": {"type": "list", "elements": "str", "required": True},
+            "root": {"type": "path", "default": "/"},
+        },
+        supports_check_mode=True,
+    )
+    if not YAML_IS_THERE:
+        module.fail_json(msg=missing_required_lib("PyYAML (apt-get install python3-yaml)"))
+    root = Path(module.params["root"])
+    texts = read_files(root)
+    networks, found = _fabric_netplan.parse(texts)
+    addresses = ip(module, "address", "show")
+    links = [
+        _fabric_netplan.Link(link["ifname"], link.get("address", ""), driver(root, link["ifname"]))
+        for link in addresses
+    ]
+    others = {path: network for path, network in networks.items() if path != _fabric_netplan.OWN_FILE}
+    found += _fabric_netplan.conflicts(others, module.params["interfaces"], links)
+    migrated = []
+    for path in dict.fromkeys(conflict.path for conflict in found if conflict.movable):
+        gone = list(
+            dict.fromkeys(conflict.definition for conflict in found if conflict.path == path and conflict.movable)
+        )
+        mode = stat.S_IMODE(root.joinpath(path.lstrip("/")).stat().st_mode)
+        migrated.append({"path": path, "content": _fabric_netplan.without(texts[path], gone), "mode": f"{mode:04o}"})
+    module.exit_json(
+        changed=False,
+        files=list(texts),
+        renderer=_fabric_netplan.renderer_of(networks),
+        conflicts=[asdict(conflict) for conflict in found],
+        migrated=migrated,
+        management=management(addresses, ip(module, "route", "show", "default"), _ssh.connection()),
+    )
+
+
+if __name__ == "__main__":
+    main()
