@@ -24,6 +24,7 @@ ORDER = [
     "validate",
     "cluster",
     "fabric",
+    "fabric_test",
     "firewall",
     "container_runtime",
     "image",

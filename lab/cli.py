@@ -1,4 +1,4 @@
-"""The command line: `python3 -m lab create | destroy | status | inventory`."""
+"""The command line: `python3 -m lab create | destroy | status | inventory | guests ...`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lab import (
     containers,
@@ -22,6 +23,8 @@ from lab import (
     sglang_image,
     state,
 )
+from lab.guests import access, machines
+from lab.guests import cli as guests_cli
 from lab.run import LabError, each, say
 
 
@@ -41,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="N",
             help=f"how many, 1 to {layout.MAX_NODES} (default: LAB_NODES, else 4)",
         )
+    guests_cli.add(commands)
     return parser
 
 
@@ -59,6 +63,18 @@ def _create(wanted: list[layout.Node]) -> None:
     say(f"the lab is up: {len(wanted)} nodes, {layout.IMAGE}, {layout.HUB}")
 
 
+def forget(keep: Path | None) -> None:
+    """Remove this checkout's files of the lab; `keep` is what belongs to the guests while they run."""
+    for path in state.STATE.glob("*"):
+        if path.is_dir() and not path.is_symlink():
+            if path != keep:
+                shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if keep is None:
+        shutil.rmtree(state.STATE, ignore_errors=True)
+
+
 def _destroy(*, with_cache: bool) -> None:
     host.require_root()
     with state.locked():
@@ -68,10 +84,11 @@ def _destroy(*, with_cache: bool) -> None:
         net.remove_all()
         rootfs.unmount(rootfs.base().image)
         state.empty_scratch()
-        shutil.rmtree(state.STATE, ignore_errors=True)
         if with_cache:
+            machines.destroy(with_cache=True)
             rootfs.remove(rootfs.images())
             shutil.rmtree(state.cache(), ignore_errors=True)
+        forget(keep=access.FOLDER if machines.running() else None)
     say("the lab is gone")
 
 
@@ -93,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0 if healthy else 1
         elif options.command == "inventory":
             print(inventory.render(layout.nodes(options.nodes)), end="")
+        elif options.command == "guests":
+            return guests_cli.work(options)
     except (LabError, ValueError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

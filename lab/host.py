@@ -27,12 +27,29 @@ _PROGRAMS = {
     "strip": "binutils",
     "cc": "gcc libc6-dev",
 }
+# What guests need of them, and besides.
+_GUEST_PROGRAMS = {
+    **{
+        name: _PROGRAMS[name]
+        for name in ("mmdebstrap", "apt-ftparchive", "dpkg-deb", "ip", "ssh-keygen", "unshare", "setpriv")
+    },
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "busybox": "busybox-static",
+    "cpio": "cpio",
+    "mkfs.ext4": "e2fsprogs",
+    "ssh": "openssh-client",
+}
 _GIB = 1 << 30
 # Measured: a cold creation peaks below 10 GiB of cache, and four nodes hold 2 GiB of image each
 # once Docker has it.
 _DISK_GIB = 15
 # A rank of the tiny model takes 0.75 GiB; systemd, Docker and page cache of a node the rest.
 _MEMORY_GIB_PER_NODE = 1.25
+# Measured: the image takes 0.4 GiB, a kept guest 0.2, its run as much again, and the building 1.5 for a while.
+_GUEST_DISK_GIB = 4
+# Measured: 0.57 GiB of a guest that has been at work, 0.85 when all its memory is in use.
+_GUEST_MEMORY_GIB = 0.9
 _CAP_SYS_RESOURCE = 24
 # Seen: podman gives up what it holds above this number of processes, so that no container can be
 # given more.
@@ -93,17 +110,23 @@ def _memory_gib() -> float:
     return 0.0
 
 
-def _kernel_gaps() -> list[str]:
+_NETWORK_TRIALS = {
+    "network namespaces with veth pairs": "ip link add lab-a type veth peer name lab-b",
+    "bridges": "ip link add lab-c type bridge",
+}
+_TRIALS = {
+    **_NETWORK_TRIALS,
+    "overlay mounts": (
+        "mount -t tmpfs tmpfs /mnt && mkdir /mnt/l /mnt/u /mnt/w /mnt/m && "
+        "mount -t overlay overlay -o lowerdir=/mnt/l,upperdir=/mnt/u,workdir=/mnt/w /mnt/m"
+    ),
+    "control groups version 2": "mount -t cgroup2 cgroup2 /mnt",
+}
+_GUEST_TRIALS = {**_NETWORK_TRIALS, "tap devices": "ip tuntap add dev lab-d mode tap"}
+
+
+def _kernel_gaps(trials: dict[str, str]) -> list[str]:
     """What the kernel refuses, tried in namespaces that vanish with the trial."""
-    trials = {
-        "network namespaces with veth pairs": "ip link add lab-a type veth peer name lab-b",
-        "bridges": "ip link add lab-c type bridge",
-        "overlay mounts": (
-            "mount -t tmpfs tmpfs /mnt && mkdir /mnt/l /mnt/u /mnt/w /mnt/m && "
-            "mount -t overlay overlay -o lowerdir=/mnt/l,upperdir=/mnt/u,workdir=/mnt/w /mnt/m"
-        ),
-        "control groups version 2": "mount -t cgroup2 cgroup2 /mnt",
-    }
     gaps = []
     for what, script in trials.items():
         if attempt(["unshare", "--mount", "--net", "sh", "-c", script]).returncode:
@@ -117,21 +140,40 @@ def require_root() -> None:
         raise LabError("the lab is made of network namespaces and containers: run it as root")
 
 
+def _missing(programs: dict[str, str]) -> list[str]:
+    """The mend for programs that are not there: at most one sentence."""
+    packages = sorted({package for program, package in programs.items() if not shutil.which(program)})
+    return [f"programs are missing: apt-get install {' '.join(packages)}"] if packages else []
+
+
+def _shortages(what: str, disk_needed: float, memory_needed: float) -> list[str]:
+    """What this machine has too little of; both needs in GiB."""
+    problems = []
+    if (disk := _free_disk_gib(state.cache())) < disk_needed:
+        problems.append(f"{disk:.0f} GiB of disk are free, {disk_needed:.0f} are needed")
+    if (memory := _memory_gib()) < memory_needed:
+        problems.append(f"{what} need {memory_needed:.0f} GiB of memory, there are {memory:.0f}")
+    return problems
+
+
+def _give_up_on(problems: list[str], what: str) -> None:
+    if problems:
+        raise LabError(f"this machine can't hold {what}:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
 def require(node_count: int) -> None:
     """Raise LabError naming all that is missing for `node_count` nodes, each with its mend."""
     require_root()
-    missing = sorted({package for program, package in _PROGRAMS.items() if not shutil.which(program)})
-    problems = []
-    if missing:
-        problems.append(f"programs are missing: apt-get install {' '.join(missing)}")
-    else:
-        problems += _kernel_gaps()
+    problems = _missing(_PROGRAMS) or _kernel_gaps(_TRIALS)
     if importlib.util.find_spec("pip") is None:
         problems.append(f"{sys.executable} has no pip: apt-get install python3-pip")
-    if (disk := _free_disk_gib(state.cache())) < _DISK_GIB:
-        problems.append(f"{disk:.0f} GiB of disk are free, {_DISK_GIB} are needed")
-    needed = _MEMORY_GIB_PER_NODE * node_count
-    if (memory := _memory_gib()) < needed:
-        problems.append(f"{node_count} nodes need {needed:.0f} GiB of memory, there are {memory:.0f}")
-    if problems:
-        raise LabError("this machine can't hold the lab:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    problems += _shortages(f"{node_count} nodes", _DISK_GIB, _MEMORY_GIB_PER_NODE * node_count)
+    _give_up_on(problems, "the lab")
+
+
+def require_guests(count: int) -> None:
+    """Raise LabError naming all that is missing for `count` guests, each with its mend."""
+    require_root()
+    problems = _missing(_GUEST_PROGRAMS) or _kernel_gaps(_GUEST_TRIALS)
+    problems += _shortages(f"{count} guests", _GUEST_DISK_GIB, _GUEST_MEMORY_GIB * count)
+    _give_up_on(problems, "the guests")

@@ -37,7 +37,7 @@ _NODE_PACKAGES = (
 # A node is bare: what the roles install lies in its offline repository.
 _NODE_REPOSITORY = (
     *("docker.io", "rsync", "python3-requests", "nftables"),
-    *("ibverbs-utils", "rdmacm-utils", "perftest", "iputils-arping"),
+    *("ibverbs-utils", "rdmacm-utils", "perftest"),
 )
 _BASE_PACKAGES = ("python3", "ca-certificates")
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")

@@ -69,8 +69,8 @@ def fabric_findings(
 
 
 def fabric_rows(plan: Mapping[str, Any], hostvars: Mapping[str, Any], mtu: int) -> list[dict[str, str]]:
-    """What is wrong with the rails of all nodes, from what each host registered as `rails_seen`."""
-    seen = [(hostvars[rank["host"]].get("rails_seen") or {}, rank) for rank in plan["ranks"]]
+    """What is wrong with the rails of all nodes, from what each host registered as `fabric_rails_seen`."""
+    seen = [(hostvars[rank["host"]].get("fabric_rails_seen") or {}, rank) for rank in plan["ranks"]]
     return [row for answer, rank in seen if "devices" in answer for row in fabric_findings(answer, plan, rank, mtu)]
 
 

@@ -50,7 +50,8 @@ def check_rails(
             report("FABRIC.INTERFACE", f"not there; there are {names}", "the interface", mend)
             continue
         _check_link(report, link, mtu)
-        _check_addresses(report, rank["addresses"][number], rail, links)
+        if link["carrier"]:  # networkd takes an address away with the carrier
+            _check_addresses(report, rank["addresses"][number], rail, links)
         if rdma and link["up"] and link["carrier"]:
             _check_speed(report, link["speed_mbps"] or 0)
             _check_rdma(report, rank["hcas"][number], seen["rails"][number], seen["devices"])

@@ -9,6 +9,7 @@ ours. Two definitions that match one interface are worse: the one whose name sor
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,9 @@ def render(addresses: Mapping[str, str], mtu: int, renderer: str = "") -> str:
         }
         for interface, address in addresses.items()
     }
-    text: str = yaml.safe_dump({"network": {"version": 2, "ethernets": ethernets}}, sort_keys=False)
+    # By way of JSON: Ansible's own kinds of text are none that YAML knows.
+    plain = json.loads(json.dumps({"network": {"version": 2, "ethernets": ethernets}}))
+    text: str = yaml.safe_dump(plain, sort_keys=False)
     return f"# The rails of the fabric, by the Ansible collection dgx_spark.sglang.\n{text}"
 
 

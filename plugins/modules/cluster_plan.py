@@ -11,7 +11,7 @@ version_added: 0.1.0
 description:
   - Computes ranks, fabric addresses, environment and command line of every rank in one place. Contacts no host.
   - Where the inventory names no RDMA devices, they are taken from what the hosts have answered to rdma_info, registered
-    as C(hcas_seen); of a host that has not answered they follow from the names of its interfaces.
+    as C(cluster_hcas_seen); of a host that has not answered they follow from the names of its interfaces.
 options: {}
 author:
   - dgx_spark.sglang contributors (@dgx-spark-sglang)

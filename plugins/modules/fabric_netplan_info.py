@@ -38,7 +38,7 @@ EXAMPLES = r"""
 - name: Look for other definitions of the rails
   dgx_spark.sglang.fabric_netplan_info:
     interfaces: [enp1s0f1np1, enP2p1s0f1np1]
-  register: netplan_seen
+  register: fabric_netplan_seen
 """
 
 RETURN = r"""

@@ -25,7 +25,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import Spe
 
 COLLECTION = Path(__file__).resolve().parents[2]
 
-INTERNAL = ("cluster_plan", "cluster_planned", "cluster_self")
+INTERNAL = ("cluster_hcas_seen", "cluster_plan", "cluster_planned", "cluster_self")
 """Facts that the roles themselves set."""
 
 PARAMETERS = ("spread_path",)
@@ -83,8 +83,9 @@ def read_cluster(task_vars: Mapping[str, Any]) -> tuple[list[Finding], Plan | No
 
 
 def read_hcas(task_vars: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Host name -> interface -> RDMA device, from what the hosts have answered so far (`hcas_seen`, by rdma_info)."""
-    seen = {name: task_vars["hostvars"][name].get("hcas_seen") or {} for name in task_vars["groups"].get(GROUP, [])}
+    """Host name -> interface -> RDMA device, as the hosts have answered (`cluster_hcas_seen`, by rdma_info)."""
+    known, names = task_vars["hostvars"], task_vars["groups"].get(GROUP, [])
+    seen = {name: known[name].get("cluster_hcas_seen") or {} for name in names}
     return {
         name: {str(link["name"]): str(link["hca"]) for link in answer.get("interfaces", []) if link["hca"]}
         for name, answer in seen.items()

@@ -64,7 +64,8 @@ def test_nothing_is_found_where_all_is_right() -> None:
     [
         (link(0, name="other"), [("FABRIC.INTERFACE", "fail")]),
         (link(0, up=False, carrier=False), [("FABRIC.DOWN", "fail")]),
-        (link(0, carrier=False), [("FABRIC.CARRIER", "fail")]),
+        # A pulled cable is one finding, though the address goes with it.
+        (link(0, carrier=False, addresses=[]), [("FABRIC.CARRIER", "fail")]),
         (link(0, mtu=1500), [("FABRIC.MTU", "fail")]),
         (link(0, speed_mbps=100000), [("FABRIC.SPEED", "warn")]),
         (link(0, addresses=[]), [("FABRIC.ADDRESS", "fail")]),

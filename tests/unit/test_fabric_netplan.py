@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from adhoc import run
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _fabric_netplan as netplan
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _ssh
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_netplan import Link
+from ansible_collections.dgx_spark.sglang.tests.unit import adhoc
 
 RAILS = ["enp1s0f1np1", "enP2p1s0f1np1"]
 LINKS = [
@@ -111,7 +111,7 @@ def test_module(tmp_path: Path) -> None:
     shadow = tmp_path / "etc/netplan/50-x.yaml"
     shadow.write_text("network: {ethernets: {enp1s0f1np1: {addresses: [10.9.9.9/24]}}}")
     shadow.chmod(0o600)
-    result = run(tmp_path, "fabric_netplan_info", {"interfaces": RAILS, "root": str(tmp_path)}).result
+    result = adhoc.run(tmp_path, "fabric_netplan_info", {"interfaces": RAILS, "root": str(tmp_path)}).result
     assert result["files"] == ["/etc/netplan/40-cx7.yaml", "/etc/netplan/50-x.yaml"]
     (conflict,) = result["conflicts"]
     assert (conflict["path"], conflict["definition"]) == ("/etc/netplan/50-x.yaml", "ethernets.enp1s0f1np1")

@@ -13,7 +13,9 @@ import yaml
 PLUGINS = "ansible_collections.dgx_spark.sglang.plugins"
 ON_THE_NODE = [
     "docker_daemon_config",
+    "fabric_all_reduce",
     "fabric_netplan_info",
+    "fabric_pair",
     "firewall_info",
     "guarded_change",
     "image_bake",
