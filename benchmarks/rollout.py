@@ -184,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
             run([sys.executable, "-m", "lab", "create", "--nodes", str(max(SIZES))])
             print("preparing the nodes: Docker, the image, the model ...", flush=True)
             (folder / "all").mkdir()
-            stages = ["--tags", "container_runtime,image,model"]
+            stages = ["--tags", "fabric,container_runtime,image,model"]
             run(["ansible-playbook", "-i", str(inventory(folder / "all", max(SIZES))), "site.yml", *stages])
             results = {count: measure(folder, count, options.repeats) for count in SIZES}
     except (RunFailedError, subprocess.CalledProcessError) as error:
