@@ -28,10 +28,10 @@ from lab.run import attempt, run
 
 _NETNS = Path("/run/netns")
 # The bridge's end of the cable to the controller.
-_CONTROLLER_PORT = "controller"
+CONTROLLER_PORT = "controller"
 # A new namespace starts with the host's values of these: forwarding between networks would join
 # what must be apart.
-_SYSCTLS = ("ipv4/ip_forward=0", "ipv6/conf/all/forwarding=0", "ipv6/conf/all/disable_ipv6=0")
+_SYSCTLS = ("ipv4/ip_forward=0", "ipv6/conf/all/forwarding=0")
 
 
 def path(namespace: str) -> Path:
@@ -48,13 +48,13 @@ def namespaces() -> list[str]:
     )
 
 
-def _ip(namespace: str | None, *commands: str) -> None:
+def batch(namespace: str | None, *commands: str) -> None:
     """Run a batch of `ip` commands, in a namespace or on the host."""
     where = [] if namespace is None else ["-n", namespace]
     run(["ip", *where, "-batch", "-"], text="\n".join(commands) + "\n")
 
 
-def _links(namespace: str | None) -> dict[str, dict[str, Any]]:
+def links(namespace: str | None) -> dict[str, dict[str, Any]]:
     """Links of a namespace by name, as `ip -json addr` shows them.
 
     Empty when the namespace is dead.
@@ -73,13 +73,26 @@ def _is_up(link: dict[str, Any] | None, hardware: str, address: str | None, mtu:
     return link["mtu"] == mtu and link["address"] == hardware and address in addresses
 
 
-def _make_namespace(name: str) -> None:
+def make_namespace(name: str, *, ipv6: bool = True) -> None:
+    """Make a namespace that joins no networks, with its loopback up."""
     run(["ip", "netns", "add", name])
+    settings = (*_SYSCTLS, f"ipv6/conf/all/disable_ipv6={0 if ipv6 else 1}")
     assignments = "; ".join(
-        f"echo {value} > /proc/sys/net/{key}" for key, value in (line.split("=") for line in _SYSCTLS)
+        f"echo {value} > /proc/sys/net/{key}" for key, value in (line.split("=") for line in settings)
     )
     run(["ip", "netns", "exec", name, "sh", "-c", assignments])
-    _ip(name, "link set lo up")
+    batch(name, "link set lo up")
+
+
+def join_controller(link: str, address: str, namespace: str, bridge: str) -> None:
+    """Lay a cable from this machine to a bridge in a namespace; its end here is `link`, with an address."""
+    batch(
+        None,
+        f"link add {link} address {mac(address)} type veth peer name {CONTROLLER_PORT} netns {namespace}",
+        f"addr add {address}/{PREFIX_LENGTH} dev {link}",
+        f"link set {link} up",
+    )
+    batch(namespace, f"link set {CONTROLLER_PORT} master {bridge} up")
 
 
 def remove_namespace(name: str) -> None:
@@ -88,7 +101,7 @@ def remove_namespace(name: str) -> None:
 
 
 def _lab_is_whole() -> bool:
-    inside = _links(NAMESPACE)
+    inside = links(NAMESPACE)
     bridges = all(
         _is_up(
             inside.get(network.bridge),
@@ -98,9 +111,9 @@ def _lab_is_whole() -> bool:
         )
         for network in NETWORKS
     )
-    own = _links(None).get(CONTROLLER_LINK)
+    own = links(None).get(CONTROLLER_LINK)
     controller = _is_up(own, mac(CONTROLLER_ADDRESS), CONTROLLER_ADDRESS, LAN_MTU)
-    joined = inside.get(_CONTROLLER_PORT, {})
+    joined = inside.get(CONTROLLER_PORT, {})
     return bridges and controller and joined.get("master") == LAN.bridge and "UP" in joined["flags"]
 
 
@@ -125,7 +138,7 @@ def ensure_lab() -> None:
         return
     # Without the bridges all nodes' cables hang loose, so those are made anew too.
     remove_all()
-    _make_namespace(NAMESPACE)
+    make_namespace(NAMESPACE)
     # arp_ignore: an address of one bridge is not answered for on another.
     run(
         [
@@ -147,21 +160,14 @@ def ensure_lab() -> None:
     commands += [
         f"addr add {SERVICES_ADDRESS}/{PREFIX_LENGTH} dev {LAN.bridge}",
     ]
-    _ip(NAMESPACE, *commands)
-    _ip(
-        None,
-        f"link add {CONTROLLER_LINK} address {mac(CONTROLLER_ADDRESS)} type veth"
-        f" peer name {_CONTROLLER_PORT} netns {NAMESPACE}",
-        f"addr add {CONTROLLER_ADDRESS}/{PREFIX_LENGTH} dev {CONTROLLER_LINK}",
-        f"link set {CONTROLLER_LINK} up",
-    )
-    _ip(NAMESPACE, f"link set {_CONTROLLER_PORT} master {LAN.bridge} up")
+    batch(NAMESPACE, *commands)
+    join_controller(CONTROLLER_LINK, CONTROLLER_ADDRESS, NAMESPACE, LAN.bridge)
 
 
 def is_whole(node: Node) -> bool:
     """Whether the node has all its links, plugged into the right bridges. What its rails carry is the node's own."""
-    inside = _links(node.namespace)
-    outside = _links(NAMESPACE)
+    inside = links(node.namespace)
+    outside = links(NAMESPACE)
     plugged = all(
         inside.get(network.interface, {}).get("address") == node.mac(network)
         and outside.get(node.port(network), {}).get("master") == network.bridge
@@ -177,12 +183,12 @@ def make(node: Node) -> None:
     """
     if node.namespace in namespaces():
         remove_namespace(node.namespace)
-    _make_namespace(node.namespace)
+    make_namespace(node.namespace)
     for network in NETWORKS:
         attempt(["ip", "-n", NAMESPACE, "link", "del", node.port(network)])
-    _ip(NAMESPACE, *(line for network in NETWORKS for line in _plug(node, network)))
+    batch(NAMESPACE, *(line for network in NETWORKS for line in _plug(node, network)))
     # The rails are left as on a new Spark, for the role `fabric` to configure.
-    _ip(
+    batch(
         node.namespace,
         f"addr add {node.address(LAN)}/{PREFIX_LENGTH} dev {LAN.interface}",
         f"link set {LAN.interface} up",

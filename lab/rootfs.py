@@ -40,7 +40,7 @@ _NODE_REPOSITORY = (
     *("ibverbs-utils", "rdmacm-utils", "perftest"),
 )
 _BASE_PACKAGES = ("python3", "ca-certificates")
-_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class RootFs:
     @property
     def image(self) -> str:
         """Name of the podman image, with the hash of everything that goes into it."""
-        inputs = (SUITE, *self.packages, *self.hooks, *self.config, *_EXCLUDED)
+        inputs = (SUITE, *self.packages, *self.hooks, *self.config, *EXCLUDED)
         # The hooks name this checkout's folder; the image must not depend on where it lies.
         texts = [text.replace(str(state.SOURCE), "") for text in inputs]
         return f"localhost/dgx-spark-lab-{self.title}:{state.key(*texts, *self.sources)}"
@@ -108,7 +108,7 @@ def bootstrap(rootfs: RootFs, target: Path) -> None:
     """Make the root file system as a tar archive."""
     command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"]
     command += [f"--include={','.join(rootfs.packages)}"]
-    command += [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
+    command += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
     command += [f"--customize-hook={hook}" for hook in rootfs.hooks]
     if rootfs.hooks:  # a node keeps the package lists that its hook has made
         command.append("--skip=cleanup/apt/lists")

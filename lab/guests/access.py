@@ -11,6 +11,7 @@ from lab import state
 from lab.guests import qemu
 from lab.guests.image import Image
 from lab.guests.layout import CONTROLLER_LINK, MGMT, Guest
+from lab.inventory import client, hosts
 from lab.run import LabError, attempt
 
 FOLDER = state.STATE / "guests"
@@ -22,29 +23,18 @@ CONTROL_PATH = f"{qemu.RUN}/ssh-%h"
 
 
 def inventory(wanted: Sequence[Guest]) -> str:
-    """The inventory as YAML text: group `sparks`, one host a guest; inventory/guests2/group_vars holds the rest."""
-    lines = ["---", "all:", "  children:", "    sparks:", "      hosts:"]
-    lines += [f"        {guest.name}: {{ansible_host: {guest.address(MGMT)}}}" for guest in wanted]
-    return "\n".join(lines) + "\n"
+    """The inventory as YAML text; inventory/guests2/group_vars holds the rest."""
+    return hosts(_addresses(wanted))
 
 
 def ssh_config(wanted: Sequence[Guest]) -> str:
-    """A configuration file for `ssh -F`. Packets leave by the guests' link only."""
-    hosts = [f"Host {guest.name}\n  HostName {guest.address(MGMT)}\n" for guest in wanted]
-    common = {
-        "User": "root",
-        "BindInterface": CONTROLLER_LINK,
-        "IdentityFile": f'"{PRIVATE_KEY}"',
-        "IdentitiesOnly": "yes",
-        "UserKnownHostsFile": f'"{KNOWN_HOSTS}"',
-        "GlobalKnownHostsFile": "/dev/null",
-        "StrictHostKeyChecking": "yes",
-        "ControlMaster": "auto",
-        "ControlPath": CONTROL_PATH,
-        "ControlPersist": "300",
-        "ConnectTimeout": "10",
-    }
-    return "".join(hosts) + "Host *\n" + "".join(f"  {key} {value}\n" for key, value in common.items())
+    """A configuration file for `ssh -F`."""
+    lasting = {"ControlPath": CONTROL_PATH, "ControlPersist": "300", "ConnectTimeout": "10"}
+    return client(_addresses(wanted), CONTROLLER_LINK, PRIVATE_KEY, KNOWN_HOSTS, lasting)
+
+
+def _addresses(wanted: Sequence[Guest]) -> dict[str, str]:
+    return {guest.name: guest.address(MGMT) for guest in wanted}
 
 
 def write(wanted: Sequence[Guest], made: Image) -> None:

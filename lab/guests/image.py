@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import state
-from lab.rootfs import SUITE
+from lab.rootfs import EXCLUDED, SUITE
 from lab.run import LabError, contained, run, say
 
 _FOLDER = state.SOURCE / "guests" / "files"
@@ -20,7 +20,6 @@ _PACKAGES = (
 )
 # What the roles install lies in the guest's offline repository.
 _REPOSITORY = ("perftest", "rdmacm-utils", "ibverbs-utils")
-_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 _DISK = "3G"
 
 
@@ -64,7 +63,7 @@ def folder() -> Path:
 
 def wanted() -> Image:
     """The image that belongs to this source, whether it is there or not."""
-    inputs = (SUITE, *_PACKAGES, "--", *_REPOSITORY, *_EXCLUDED, _DISK)
+    inputs = (SUITE, *_PACKAGES, "--", *_REPOSITORY, *EXCLUDED, _DISK)
     return Image(folder() / f"image-{state.key(*inputs, _FOLDER)}")
 
 
@@ -97,7 +96,7 @@ def _build(image: Image) -> None:
     script, source, out = (shlex.quote(str(path)) for path in (_FOLDER / "customize.sh", _FOLDER, made))
     command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory"]
     command += [f"--include={','.join(_PACKAGES)}", "--aptopt=APT::Install-Recommends false"]
-    command += [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
+    command += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
     command += ["--skip=cleanup/apt/lists", "--aptopt=Acquire::Languages none"]
     command += [f'--customize-hook=sh {script} {source} {out} "$1" {" ".join(_REPOSITORY)}', SUITE, str(root)]
     run(["env", f"TMPDIR={state.scratch()}", *contained(command)], timeout=900)

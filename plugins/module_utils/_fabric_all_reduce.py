@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _fabric_output as output_of
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._container import host_options
 
 CONTAINER = "dgx-spark-all-reduce"
 
@@ -123,13 +124,8 @@ class Container:
 
 def docker_argv(container: Container, variables: Sequence[str], script: str) -> list[str]:
     """The command that runs one rank. variables: names of what the container gets of the command's environment."""
-    argv = ["docker", "run", "--rm", "--pull=never", f"--name={CONTAINER}", "--log-driver=none"]
-    argv += ["--network=host", "--ipc=host", "--entrypoint=python3"]
-    argv += [f"--ulimit={name}={limit}" for name, limit in container.ulimits.items()]
-    if container.infiniband:
-        argv += ["--device=/dev/infiniband", "--cap-add=IPC_LOCK"]
-    if container.device == "cuda":
-        argv += [f"--device={name}" for name in container.gpu_devices]
+    argv = ["docker", "run", "--rm", "--pull=never", f"--name={CONTAINER}", "--entrypoint=python3"]
+    argv += host_options(container.device, container.ulimits, container.gpu_devices, rdma=container.infiniband)
     # By name alone: their values would stand in the list of processes.
     argv += [f"--env={name}" for name in variables]
     return [*argv, *container.docker_options, container.image, "-c", script]

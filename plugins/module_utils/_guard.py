@@ -117,6 +117,11 @@ def put(file: File) -> None:
         raise
 
 
+def _private(path: str, content: bytes | None) -> File:
+    """A file for whoever runs this alone: the guard's own notes, and copies of files that may hold secrets."""
+    return File(path, content, 0o600, (os.getuid(), os.getgid()))
+
+
 def try_out(wanted: Sequence[File], stage: Sequence[str], check: Argvs) -> None:
     """Run the check commands on a copy, with `{root}` in their arguments replaced by its folder.
 
@@ -129,7 +134,7 @@ def try_out(wanted: Sequence[File], stage: Sequence[str], check: Argvs) -> None:
             if Path(folder).is_dir():
                 shutil.copytree(folder, root + folder, symlinks=True, dirs_exist_ok=True)
         for file in wanted:
-            put(File(root + file.path, file.content, 0o600, (os.getuid(), os.getgid())))
+            put(_private(root + file.path, file.content))
         for argv in check:
             done = _run([word.replace("{root}", root) for word in argv])
             if done["rc"] != 0:
@@ -205,7 +210,7 @@ class Guard:
         os.chmod(self.folder, 0o700)
         for number, file in enumerate(files):
             if file.content is not None:
-                put(File(str(folder / str(number)), file.content, 0o600, (os.getuid(), os.getgid())))
+                put(_private(str(folder / str(number)), file.content))
         entries = [
             {"path": file.path, "existed": file.content is not None, "mode": file.mode, "owner": file.owner}
             for file in files
@@ -316,7 +321,7 @@ class Guard:
         return note
 
     def _note(self, path: Path, note: Mapping[str, Any]) -> None:
-        put(File(str(path), json.dumps(note).encode(), 0o600, (os.getuid(), os.getgid())))
+        put(_private(str(path), json.dumps(note).encode()))
 
     def _start(self, unit: str, seconds: float, script: str, verb: str) -> None:
         """Let systemd run a verb of the script after some time, whatever becomes of this process."""

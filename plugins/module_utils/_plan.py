@@ -121,7 +121,6 @@ class Plan:
     api_url: str
     api_port: int
     dist_init: str
-    dist_init_port: int
     rails: list[Rail]
     rdma: bool
     ask_hcas: bool
@@ -155,7 +154,7 @@ def make_plan(
         _rank(host, number, ranked, values, profile, unit_flags, found.get(host.name, {}))
         for number, host in enumerate(ranked)
     ]
-    api_port, meet_port = effective_ports(values, profile)
+    api_port, _ = effective_ports(values, profile)
     rails = [
         Rail(str(rail["interface"]), str(rail.get("hca") or ""), str(rail["subnet"]))
         for rail in values["cluster_rails"]
@@ -170,7 +169,6 @@ def make_plan(
         api_url=f"http://{_api_address(ranked[0], values)}:{api_port}",
         api_port=api_port,
         dist_init=_dist_init(ranked, values, profile),
-        dist_init_port=meet_port,
         rails=rails,
         rdma=rdma,
         ask_hcas=rdma and not all(rail.hca for rail in rails),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._container import host_options
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import (
     CACHE_IN_CONTAINER,
     MODELS_IN_CONTAINER,
@@ -51,21 +52,13 @@ class RunOptions:
 def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOptions) -> list[str]:
     """The whole `docker run` of one rank, a word an element; the label carries a digest of all of it.
 
-    plan, rank: as _plan.Plan.as_dict gives them. Host network and IPC, since ranks meet on the fabric's own addresses
-    and share memory with nobody else on the node; no --privileged. Logs go to the journal alone, by the foreground
-    process, so Docker's own log is off. Which release is mounted is not written here but read at each start, so that
-    a rollout of configs leaves the unit alone.
+    plan, rank: as _plan.Plan.as_dict gives them. Which release is mounted is not written here but read at each start,
+    so that a rollout of configs leaves the unit alone.
     """
-    devices = [f"--device={name}" for name in options.gpu_devices] if plan["device"] == "cuda" else []
-    # RDMA pins memory: that needs its devices, and IPC_LOCK beside the memlock limit.
-    rdma = ["--device=/dev/infiniband", "--cap-add=IPC_LOCK"] if options.rdma else []
     # What is not there was removed by somebody, and whatever a registry gave instead would not be what was proved.
     before = ["docker", "run", "--rm", "--pull=never", f"--name={CONTAINER}"]
     after = [
-        *("--log-driver=none", "--network=host", "--ipc=host"),
-        *(f"--ulimit={name}={limit}" for name, limit in options.ulimits.items()),
-        *rdma,
-        *devices,
+        *host_options(plan["device"], options.ulimits, options.gpu_devices, rdma=options.rdma),
         f"--env-file={options.env_file}",
         f"--volume={plan['paths']['model']}:{MODELS_IN_CONTAINER}/{plan['model']['name']}:ro",
         f"--volume={plan['paths']['cache']}:{CACHE_IN_CONTAINER}",

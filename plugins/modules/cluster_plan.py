@@ -57,9 +57,6 @@ plan:
     dist_init:
       description: Address and port where the ranks meet, on the fabric.
       type: str
-    dist_init_port:
-      description: The port of it.
-      type: int
     rails:
       description: The rails of the fabric (interface, hca, subnet), empty where there is none.
       type: list

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,13 @@ API = "http://198.18.0.11:30000"
 NODES = [f"spark-{number}" for number in range(4)]
 
 
-def command(playbook: str, *arguments: str) -> list[str]:
+INVENTORY = ROOT / "inventory/sim4"
+SSH_CONFIG = ROOT / ".lab/ssh_config"
+
+
+def command(playbook: str, *arguments: str, inventory: Path = INVENTORY) -> list[str]:
     """The words of ansible-playbook for a playbook of the checkout."""
-    return ["ansible-playbook", "-i", str(ROOT / "inventory/sim4"), str(ROOT / playbook), *arguments]
+    return ["ansible-playbook", "-i", str(inventory), str(ROOT / playbook), *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -31,19 +37,32 @@ def environment() -> dict[str, str]:
     }
 
 
-def play(playbook: str, *arguments: str, code: int = 0) -> str:
-    """Run a playbook to its end; returns its output."""
+def run(*words: str, code: int = 0, seconds: float = 600) -> str:
+    """Run a command in the checkout to its end; returns its output."""
     done = subprocess.run(
-        command(playbook, *arguments), capture_output=True, text=True, env=environment(), timeout=600, check=False
+        words, cwd=ROOT, capture_output=True, text=True, env=environment(), timeout=seconds, check=False
     )
     output = done.stdout + done.stderr
     assert done.returncode == code, output
     return output
 
 
-def on(node: str, script: str) -> str:
+def play(playbook: str, *arguments: str, code: int = 0, inventory: Path = INVENTORY, seconds: float = 600) -> str:
+    """Run a playbook to its end; returns its output."""
+    return run(*command(playbook, *arguments, inventory=inventory), code=code, seconds=seconds)
+
+
+def until(what: str, true: Callable[[], bool], seconds: float) -> None:
+    """Wait for a condition; fail with its name."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.5)
+
+
+def on(node: str, script: str, ssh_config: Path = SSH_CONFIG) -> str:
     """Run a line of shell on a node; returns what it printed."""
-    ssh = ["ssh", "-F", str(ROOT / ".lab/ssh_config"), node, script]
+    ssh = ["ssh", "-F", str(ssh_config), node, script]
     return subprocess.run(ssh, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
 
 

@@ -124,7 +124,7 @@ def test_ssh_and_ansible_share_the_connection_that_the_lab_hangs_up() -> None:
 @pytest.mark.parametrize(("target", "words"), [("rail1", "master rail1"), ("none", "nomaster")])
 def test_a_cable_is_moved_or_pulled(target: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[list[str]] = []
-    monkeypatch.setattr(net, "_batch", lambda namespace, commands: batches.append([namespace, *commands]))
+    monkeypatch.setattr(net, "batch", lambda namespace, *commands: batches.append([namespace, *commands]))
     net.move(Guest(1), RAILS[0], target)
     assert batches == [[layout.NAMESPACE, f"link set rail0-1 {words}"]]
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.tools.glm47_outputs import OUTPUTS, TOOLS, Output
-from tests.tools.operating import NODES, asked, command, environment, flags, on, on_all, play, server_info, serves
+from tests.tools.operating import (
+    NODES,
+    asked,
+    command,
+    environment,
+    flags,
+    on,
+    on_all,
+    play,
+    server_info,
+    serves,
+    until,
+)
 
 # The tiny model over four ranks: 16 experts, 256 / 4 columns each; a Spark's GPU as the lab's nodes show it.
 UP = "E=16,N=64,device_name=NVIDIA_GB10.json"
@@ -58,14 +68,6 @@ def mounted(node: str) -> dict[str, dict[str, int]]:
     file = path.partition(" from ")[2].rstrip(".")
     entries: dict[str, dict[str, int]] = json.loads(on(node, f"docker exec sglang-rank cat '{file}'"))
     return entries
-
-
-def until(what: str, true: Callable[[], bool], seconds: float) -> None:
-    """Wait for a condition; fail with its name."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(1)
 
 
 def test_a_parser_that_the_image_has_needs_no_patch() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.tools.operating import ROOT, environment
+from tests.tools import operating
+from tests.tools.operating import ROOT, environment, run, until
 
 INVENTORY = ROOT / ".lab/guests-inventory"
 LAST = "spark-1"
@@ -21,19 +22,9 @@ SECONDS = 30
 GUARD = "dgx_spark.sglang.guarded_change"
 
 
-def run(*words: str, code: int = 0) -> str:
-    """Run a command of the operator; returns all that it says."""
-    done = subprocess.run(
-        words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )  # fmt: skip
-    output = done.stdout + done.stderr
-    assert done.returncode == code, output
-    return output
-
-
 def play(playbook: str, *arguments: str, code: int = 0) -> str:
     """Run a playbook on the guests."""
-    return run("ansible-playbook", "-i", str(INVENTORY), playbook, *arguments, code=code)
+    return operating.play(playbook, *arguments, code=code, inventory=INVENTORY, seconds=300)
 
 
 def fabric(*arguments: str, code: int = 0) -> str:
@@ -43,13 +34,12 @@ def fabric(*arguments: str, code: int = 0) -> str:
 
 def lab(*words: str) -> None:
     """Do something to the guests from outside."""
-    run("python3", "-m", "lab", "guests", *words)
+    run("python3", "-m", "lab", "guests", *words, seconds=300)
 
 
 def on(guest: str, script: str) -> str:
     """Run a line of shell in a guest; returns what it printed."""
-    ssh = ["ssh", "-F", str(ROOT / ".lab/guests/ssh_config"), guest, script]
-    return subprocess.run(ssh, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
+    return operating.on(guest, script, ROOT / ".lab/guests/ssh_config")
 
 
 def module(guest: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -147,9 +137,7 @@ def cables() -> Iterator[None]:
     yield
     for rail in ("rail0", "rail1"):
         lab("plug", LAST, rail, rail)
-    deadline = time.monotonic() + 30
-    while not has_rails(LAST):
-        assert time.monotonic() < deadline
+    until("the rails are back", lambda: has_rails(LAST), 30)
 
 
 @pytest.mark.usefixtures("cables")
@@ -212,7 +200,7 @@ def test_a_network_that_is_really_broken_is_put_back_by_the_timer() -> None:
         json.dumps({**change, "apply": apply}),
     ]
     began = time.monotonic()
-    output = run(*words, code=2)
+    output = run(*words, code=2, seconds=300)
     assert "the node is as it was before: the controller did not confirm it in time" in output
     assert time.monotonic() - began >= SECONDS
     assert on(LAST, f"sha256sum {path}; stat -c '%a %u' {path}") == before
@@ -221,7 +209,7 @@ def test_a_network_that_is_really_broken_is_put_back_by_the_timer() -> None:
 
 def test_networkmanager() -> None:
     run("ansible", "-i", str(INVENTORY), "sparks", "-m", "ansible.builtin.systemd_service", "-a",
-        "name=NetworkManager state=started")  # fmt: skip
+        "name=NetworkManager state=started", seconds=300)  # fmt: skip
     fabric("-e", "fabric_renderer=NetworkManager")
     assert has_rails(LAST)
     for rail in RAILS:

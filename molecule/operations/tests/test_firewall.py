@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
 
 import pytest
 
-from tests.tools.operating import NODES, ROOT, environment, on, on_all, play, serves
+from tests.tools.operating import NODES, on, on_all, play, run, serves, until
 from tests.tools.scan_ports import open_ports
 
 LAN = [f"198.18.0.{11 + number}" for number in range(4)]
@@ -21,14 +20,6 @@ SSH, API, DIST_INIT = 22, 30000, 50000
 AS_PLANNED = [[SSH, API], [SSH], [SSH], [SSH]]
 CONNECT = "timeout 5 python3 -c 'import socket; socket.create_connection((\"{}\", {}), 4)' 2>&1 && echo in"
 RULES = "nft list table inet dgx_spark >/dev/null && nft list ruleset | grep -c 'chain DOCKER'"
-
-
-def until(what: str, true: Callable[[], bool], seconds: float) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.5)
 
 
 def scanned() -> list[list[int]]:
@@ -89,11 +80,8 @@ def test_a_node_takes_rules_back_that_lock_the_controller_out(closing: str) -> N
     change = {"name": "lock", "files": [{"path": "/root/locked", "content": "x"}], "apply": [lock], "seconds": SECONDS}
     words = ["ansible", "spark-1", "-m", "dgx_spark.sglang.guarded_change", "-a", json.dumps(change)]
     began = time.monotonic()
-    done = subprocess.run(
-        words, capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=300, check=False
-    )  # fmt: skip
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "the node is as it was before: the controller did not confirm it in time" in done.stdout
+    output = run(*words, code=2, seconds=300)
+    assert "the node is as it was before: the controller did not confirm it in time" in output
     assert time.monotonic() - began > SECONDS
     assert on("spark-1", "test ! -e /root/locked && nft list tables") != ""
     assert "locked" not in on("spark-1", "nft list tables")
