@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 RETURN_SECONDS = 60
@@ -61,7 +61,7 @@ class ActionModule(ActionBase):
                 if wanted in answer:
                     return answer, trouble
                 trouble = str(answer.get("msg") or answer.get("module_stderr", ""))
-            except AnsibleConnectionFailure as error:
+            except AnsibleError as error:  # of the connection, or of sudo, while the network is being changed
                 trouble = str(error)
             time.sleep(1)
         return {}, trouble

@@ -33,7 +33,7 @@ ROOT = "/var/lib/dgx-spark-guard"
 """A folder a change's name: `pending.json` while it is not confirmed, `backups/<id>` of what was there before."""
 
 KEPT_BACKUPS = 5
-"""The newest ones; the first of all is always kept: it is what the node had before this collection came."""
+"""The newest ones; the first is always kept: it holds each file ever changed, as it was before this collection came."""
 
 APPLY_SECONDS = 45
 """The longest that one command may take; `netplan apply` on a slow node takes about ten."""
@@ -208,50 +208,75 @@ class Guard:
         folder = self.folder / "backups" / stamp
         folder.mkdir(parents=True, mode=0o700)
         os.chmod(self.folder, 0o700)
-        for number, file in enumerate(files):
-            if file.content is not None:
-                put(_private(str(folder / str(number)), file.content))
-        entries = [
-            {"path": file.path, "existed": file.content is not None, "mode": file.mode, "owner": file.owner}
-            for file in files
-        ]
+        entries = self._write(folder, files)
         self._note(folder / "manifest.json", {"time": int(now), "files": entries})
+        self._add_to_first(stamp, files)
         for old in self.backups()[KEPT_BACKUPS:-1]:
             shutil.rmtree(self.folder / "backups" / old["id"])
         return stamp
 
+    def _add_to_first(self, stamp: str, files: Sequence[File]) -> None:
+        """Let the first backup hold every file that was ever changed, as it was before its own first change."""
+        first = self.backups()[-1]
+        known = {entry["path"] for entry in first["files"]}
+        new = [file for file in files if file.path not in known]
+        if first["id"] == stamp or not new:
+            return
+        folder = self.folder / "backups" / first["id"]
+        entries = first["files"] + self._write(folder, new, after=len(known))
+        self._note(folder / "manifest.json", {"time": first["time"], "files": entries})
+
+    @staticmethod
+    def _write(folder: Path, files: Sequence[File], after: int = 0) -> list[dict[str, Any]]:
+        """Write the contents of a backup's files, numbered from `after` on; returns their entries in its manifest."""
+        for number, file in enumerate(files, after):
+            if file.content is not None:
+                put(_private(str(folder / str(number)), file.content))
+        return [
+            {"path": file.path, "existed": file.content is not None, "mode": file.mode, "owner": file.owner}
+            for file in files
+        ]
+
     # ---- one change --------------------------------------------------------------------------
 
-    def begin(
-        self, wanted: Sequence[File], *, apply: Argvs, undo: Argvs, boot: Argvs, seconds: int, script: str = SCRIPT
-    ) -> str:
+    def begin(self, wanted: Sequence[File], *, apply: Argvs, boot: Argvs, seconds: int, script: str = SCRIPT) -> str:
         """Keep what is there, arm the way back, write, and start the apply commands. Returns the backup's id.
 
-        A change that is still pending, of a run that was interrupted, is put back first.
+        A change that is still pending, of a run that was interrupted, is put back first. Where this raises GuardError,
+        nothing was changed.
         """
-        self.restore("another run came before it was confirmed")
         with self._locked():
+            self._put_back("another run came before it was confirmed")
             backup = self._keep([read(file.path) for file in wanted])
             for note in (self._applied, self._confirmed, self._went_back):
                 note.unlink(missing_ok=True)
-            plan = {"backup": backup, "apply": apply, "undo": undo, "boot": boot}
-            self._note(self._pending, plan)
-            self._start(f"{self.name}", seconds, script, "restore")
-            for file in wanted:
-                put(file)
-            # A moment later, so that this answer is on its way before the network changes.
-            self._start(f"{self.name}-apply", 0.5, script, "apply")
+            self._note(self._pending, {"backup": backup, "apply": apply, "boot": boot})
+            try:
+                self._start(self._unit(backup), seconds, [script, "restore", self.name, backup])
+                for file in wanted:
+                    put(file)
+                # A moment later, so that this answer is on its way before the network changes.
+                self._start(self._unit(backup, "-apply"), 0.5, [script, "apply", self.name, backup])
+            except (GuardError, OSError) as error:
+                # If this fails too, the timer is still there.
+                for file in self.files_of(backup):
+                    put(file)
+                self._pending.unlink()
+                self._stop(f"{self._unit(backup)}.timer")
+                raise GuardError(f"The {self.name} is as it was; nothing was changed: {error}") from error
         return backup
 
-    def apply(self) -> None:
-        """Run the apply commands of the pending change, up to the first that fails, and note how it went."""
+    def apply(self, backup: str) -> None:
+        """Run the apply commands of a change, up to the first that fails, and note how it went."""
         pending = self._read(self._pending)
+        if pending is None or pending["backup"] != backup:
+            return
         done: list[dict[str, Any]] = []
-        for argv in pending["apply"] if pending else []:
+        for argv in pending["apply"]:
             done.append(_run(argv))
             if done[-1]["rc"] != 0:
                 break
-        self._note(self._applied, {"backup": pending["backup"] if pending else "", "done": done})
+        self._note(self._applied, {"backup": backup, "done": done})
 
     def wait(self, backup: str, seconds: float) -> bool:
         """Wait until the apply commands of a change have ended, or it was put back. Returns whether they have."""
@@ -267,37 +292,54 @@ class Guard:
         applied = self._applied_of(backup)
         failed = [step for step in applied["done"] if step["rc"] != 0] if applied else []
         if failed:
-            self.restore(f"`{' '.join(failed[0]['argv'])}` failed: {failed[0]['output']}")
+            self.restore(f"`{' '.join(failed[0]['argv'])}` failed: {failed[0]['output']}", backup=backup)
         elif applied is None:
-            self.restore("it was not applied in time")
+            self.restore("it was not applied in time", backup=backup)
         with self._locked():
             pending = self._read(self._pending)
             if pending and pending["backup"] == backup:
                 self._pending.unlink()
                 self._note(self._confirmed, {"backup": backup})
-                self._stop_timer()
+                self._stop(f"{self._unit(backup)}.timer")
         confirmed, went_back = self._read(self._confirmed), self._read(self._went_back)
         if confirmed and confirmed["backup"] == backup:
             return None  # also where the answer to an earlier confirmation was lost on its way
         return str((went_back or {}).get("why", "it is not pending any more"))
 
-    def restore(self, why: str, *, at_boot: bool = False) -> bool:
-        """Put back what was there before the pending change. Returns whether there was one."""
+    def restore(self, why: str, *, backup: str = "", at_boot: bool = False) -> bool:
+        """Put back what was there before the pending change. Returns whether there was one.
+
+        backup: put back this change alone, so that a timer that comes late does no harm to the next.
+        """
         with self._locked():
-            pending = self._read(self._pending)
-            if pending is None:
+            return self._put_back(why, backup=backup, at_boot=at_boot)
+
+    def until_settled(self, seconds: float) -> bool:
+        """Wait, without changing anything, until no change is pending. Returns whether it came to that in time."""
+        deadline = time.monotonic() + seconds
+        while self._read(self._pending) is not None:
+            if time.monotonic() > deadline:
                 return False
-            log = [] if at_boot else [_run(argv) for argv in pending["undo"]]
-            for file in self.files_of(pending["backup"]):
-                put(file)
-            log += [_run(argv) for argv in pending["boot" if at_boot else "apply"]]
-            self._note(self._went_back, {"backup": pending["backup"], "why": why, "log": log})
-            self._pending.unlink()
-            if not at_boot:
-                self._stop_timer()
-            print(f"dgx-spark-guard: {self.name} is as it was before, because {why}", flush=True)
-            for step in log:
-                print(f"  {' '.join(step['argv'])}: {step['rc']} {step['output']}", flush=True)
+            time.sleep(0.1)
+        return True
+
+    def _put_back(self, why: str, *, backup: str = "", at_boot: bool = False) -> bool:
+        pending = self._read(self._pending)
+        if pending is None or backup not in ("", pending["backup"]):
+            return False
+        if not at_boot:
+            # Else its commands would go on between ours, and the last one would win.
+            self._stop(*(f"{self._unit(pending['backup'], '-apply')}.{kind}" for kind in ("timer", "service")))
+        for file in self.files_of(pending["backup"]):
+            put(file)
+        log = [_run(argv) for argv in pending["boot" if at_boot else "apply"]]
+        self._note(self._went_back, {"backup": pending["backup"], "why": why, "log": log})
+        self._pending.unlink()
+        if not at_boot:
+            self._stop(f"{self._unit(pending['backup'])}.timer")
+        print(f"dgx-spark-guard: {self.name} is as it was before, because {why}", file=sys.stderr, flush=True)
+        for step in log:
+            print(f"  {' '.join(step['argv'])}: {step['rc']} {step['output']}", file=sys.stderr, flush=True)
         return True
 
     # ---- small parts -------------------------------------------------------------------------
@@ -323,18 +365,22 @@ class Guard:
     def _note(self, path: Path, note: Mapping[str, Any]) -> None:
         put(_private(str(path), json.dumps(note).encode()))
 
-    def _start(self, unit: str, seconds: float, script: str, verb: str) -> None:
-        """Let systemd run a verb of the script after some time, whatever becomes of this process."""
-        name = f"dgx-spark-guard-{unit}"
-        argv = ["systemd-run", "--quiet", "--collect", f"--unit={name}", f"--on-active={seconds:g}s"]
-        argv += ["--timer-property=AccuracySec=100ms", script, verb, self.name]
-        done = _run(argv)
-        if done["rc"] != 0:
-            self._pending.unlink()
-            raise GuardError(f"The way back can't be armed; nothing was changed. `{argv[0]}` says: {done['output']}")
+    def _unit(self, backup: str, suffix: str = "") -> str:
+        """The name of a change's transient units: one of its own, as those of an earlier one may not be gone yet."""
+        return f"dgx-spark-guard-{self.name}-{backup.replace('.', '-')}{suffix}"
 
-    def _stop_timer(self) -> None:
-        _run(["systemctl", "stop", f"dgx-spark-guard-{self.name}.timer"])
+    def _start(self, unit: str, seconds: float, command: Sequence[str]) -> None:
+        """Let systemd run a command after some time, whatever becomes of this process."""
+        argv = ["systemd-run", "--quiet", "--collect", f"--unit={unit}", f"--on-active={seconds:g}s"]
+        done = _run([*argv, "--timer-property=AccuracySec=100ms", "--property=TimeoutStopSec=5s", *command])
+        if done["rc"] != 0:
+            raise GuardError(
+                f"`{argv[0]}` can't start {unit}: {done['output']} "
+                f"Mend: See what systemd lacks (systemctl status; journalctl -b -p err), then run again."
+            )
+
+    def _stop(self, *units: str) -> None:
+        _run(["systemctl", "stop", *units])
 
 
 def install(source: str) -> None:
@@ -343,25 +389,39 @@ def install(source: str) -> None:
         File(SCRIPT, f"#!/usr/bin/python3\n{source}".encode(), 0o755),
         File(BOOT_UNIT, BOOT_UNIT_TEXT.encode()),
     ]
-    changed = differing(wanted)
-    for _, file in changed:
+    for _, file in differing(wanted):
         put(file)
-    if changed:
-        for argv in (["systemctl", "daemon-reload"], ["systemctl", "enable", Path(BOOT_UNIT).name]):
-            if (done := _run(argv))["rc"] != 0:
-                raise GuardError(f"The way back at boot can't be set up. `{' '.join(argv)}` says: {done['output']}")
+    # Each time: an earlier run may have been interrupted between the two.
+    for argv in (["systemctl", "daemon-reload"], ["systemctl", "enable", Path(BOOT_UNIT).name]):
+        if (done := _run(argv))["rc"] != 0:
+            raise GuardError(
+                f"The way back at boot can't be set up; nothing was changed. `{' '.join(argv)}` says: {done['output']} "
+                f"Mend: See what systemd lacks (systemctl status; journalctl -b -p err), then run again."
+            )
+
+
+def at_boot() -> int:
+    """Put back every pending change. What one name's can't be is told, and does not keep the others from theirs."""
+    trouble = 0
+    for path in sorted(Path(ROOT).glob("*/pending.json")):
+        try:
+            Guard(path.parent.name).restore("the node was restarted before it was confirmed", at_boot=True)
+        except (GuardError, OSError, ValueError, KeyError) as error:
+            trouble = 1
+            print(f"dgx-spark-guard: {path.parent.name} can't be put back: {error!r}", file=sys.stderr, flush=True)
+    return trouble
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`apply NAME`, `restore NAME` (the timer), or `boot`: what systemd runs on the node."""
+    """`apply NAME BACKUP`, `restore NAME BACKUP` (the timer), or `boot`: what systemd runs on the node."""
     verb, *names = arguments
     if verb == "boot":
-        for path in Path(ROOT).glob("*/pending.json"):
-            Guard(path.parent.name).restore("the node was restarted before it was confirmed", at_boot=True)
-    elif verb == "apply":
-        Guard(names[0]).apply()
+        return at_boot()
+    name, backup = names
+    if verb == "apply":
+        Guard(name).apply(backup)
     else:
-        Guard(names[0]).restore("the controller did not confirm it in time")
+        Guard(name).restore("the controller did not confirm it in time", backup=backup)
     return 0
 
 

@@ -15,7 +15,8 @@ description:
   - Before anything is changed the new files are tried out on a copy (O(check)), what is there is kept as a backup, and
     a timer of systemd is armed. A node that is restarted with an unconfirmed change puts it back before its network
     starts.
-  - What was there before is kept under C(/var/lib/dgx-spark-guard), the newest five backups and the first of all.
+  - What was there before is kept under C(/var/lib/dgx-spark-guard), the newest five backups and the first, which holds
+    every file that was ever changed.
 options:
   name:
     description: What is changed. There is one unconfirmed change of a name at a time.
@@ -62,15 +63,11 @@ options:
     elements: list
     default: []
   apply:
-    description: Commands that apply the files, also after they are put back. The first that fails ends the change.
+    description:
+      - Commands that apply the files, also after they are put back. The first that fails ends the change.
+      - Required to change anything.
     type: list
     elements: list
-    required: true
-  undo:
-    description: Commands that run on the way back, before the files are put back. They may fail.
-    type: list
-    elements: list
-    default: []
   boot:
     description: Commands that run where the files are put back at boot, before the network starts.
     type: list
@@ -88,8 +85,10 @@ options:
     description:
       - What to do. V(change) begins a change; the action goes on with V(wait), until it is applied, and with
         V(confirm).
+      - V(settle) puts back what a run that was interrupted has left unconfirmed, before anyone looks at the files. A
+        check run waits instead until the node has done so by itself.
     type: str
-    choices: [change, wait, confirm]
+    choices: [change, wait, confirm, settle]
     default: change
   change_id:
     description: Which change to wait for or to confirm, by the id of its backup.
@@ -149,6 +148,9 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _guard
 
+SETTLE_SECONDS = 60
+"""How long the node may take to put the files back, after its time for a confirmation is up."""
+
 ARGUMENTS: dict[str, Any] = {
     "name": {"type": "str", "required": True},
     "files": {
@@ -166,12 +168,11 @@ ARGUMENTS: dict[str, Any] = {
     "backup": {"type": "str"},
     "stage": {"type": "list", "elements": "path", "default": []},
     "check": {"type": "list", "elements": "list", "default": []},
-    "apply": {"type": "list", "elements": "list", "required": True},
-    "undo": {"type": "list", "elements": "list", "default": []},
+    "apply": {"type": "list", "elements": "list"},
     "boot": {"type": "list", "elements": "list", "default": []},
     "force": {"type": "bool", "default": False},
     "seconds": {"type": "int", "default": 60},
-    "step": {"type": "str", "choices": ["change", "wait", "confirm"], "default": "change"},
+    "step": {"type": "str", "choices": ["change", "wait", "confirm", "settle"], "default": "change"},
     "change_id": {"type": "str"},
 }
 
@@ -198,22 +199,35 @@ def diff(pairs: list[tuple[_guard.File, _guard.File]]) -> list[dict[str, str]]:
     ]
 
 
+def settle(module: AnsibleModule, guard: _guard.Guard) -> bool:
+    """Take back what is pending of a run that was interrupted: its files are not those to compare with."""
+    if not module.check_mode:
+        return guard.restore("an earlier run was interrupted before it was confirmed")
+    if not guard.until_settled(module.params["seconds"] + SETTLE_SECONDS):
+        raise _guard.GuardError(
+            f"A change of the {guard.name} has been pending for long; nothing was changed. "
+            f"Mend: See why the node did not take it back: journalctl -u 'dgx-spark-guard*'."
+        )
+    return False
+
+
 def change(module: AnsibleModule) -> dict[str, Any]:
     """Compare, try out, and begin the change unless this is a check run."""
     options = module.params
     guard = _guard.Guard(options["name"])
+    settled = settle(module, guard)
     files = guard.files_of(options["backup"]) if options["backup"] else [wanted(file) for file in options["files"]]
     pairs = _guard.differing(files)
     result: dict[str, Any] = {
-        "changed": bool(pairs) or options["force"],
+        "changed": bool(pairs) or options["force"] or settled,
         "paths": [file.path for _, file in pairs],
         "diff": diff(pairs),
     }
     if pairs:
         _guard.try_out(files, options["stage"], options["check"])
-    if result["changed"] and not module.check_mode:
+    if (pairs or options["force"]) and not module.check_mode:
         _guard.install(inspect.getsource(_guard))
-        steps = {key: options[key] for key in ("apply", "undo", "boot", "seconds")}
+        steps = {key: options[key] for key in ("apply", "boot", "seconds")}
         result["backup"] = guard.begin(files, **steps)
     return result
 
@@ -224,7 +238,11 @@ def main() -> None:
         argument_spec=ARGUMENTS,
         supports_check_mode=True,
         mutually_exclusive=[("files", "backup")],
-        required_if=[("step", "wait", ["change_id"]), ("step", "confirm", ["change_id"])],
+        required_if=[
+            ("step", "change", ["apply"]),
+            ("step", "wait", ["change_id"]),
+            ("step", "confirm", ["change_id"]),
+        ],
     )
     options = module.params
     guard, change_id = _guard.Guard(options["name"]), options["change_id"]
@@ -234,9 +252,16 @@ def main() -> None:
         if options["step"] == "confirm":
             why = guard.confirm(change_id)
             module.exit_json(changed=False, kept=why is None, why=why)
+        if options["step"] == "settle":
+            module.exit_json(changed=settle(module, guard))
         module.exit_json(**change(module))
     except _guard.GuardError as error:
         module.fail_json(msg=str(error))
+    except OSError as error:
+        mend = (
+            "See to that file and its disk (df, mount), and run again; what had begun is put back by the node itself."
+        )
+        module.fail_json(msg=f"{error.filename or 'A file'}: {error.strerror or error}. Mend: {mend}")
 
 
 if __name__ == "__main__":
