@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.tools.operating import NODES, on, on_all, play, run, serves, until
+from tests.tools.operating import NODES, command, environment, on, on_all, play, run, serves, until
 from tests.tools.scan_ports import open_ports
 
 LAN = [f"198.18.0.{11 + number}" for number in range(4)]
@@ -20,6 +20,13 @@ SSH, API, DIST_INIT = 22, 30000, 50000
 AS_PLANNED = [[SSH, API], [SSH], [SSH], [SSH]]
 CONNECT = "timeout 5 python3 -c 'import socket; socket.create_connection((\"{}\", {}), 4)' 2>&1 && echo in"
 RULES = "nft list table inet dgx_spark >/dev/null && nft list ruleset | grep -c 'chain DOCKER'"
+
+
+def power_cut(node: str) -> None:
+    """Take a node's power away and give it back; returns when it has booted."""
+    for step in ("kill", "start"):
+        subprocess.run(["podman", step, node], check=True, capture_output=True)
+    until("the node is up", lambda: on(node, "systemctl is-active docker") == "active", 90)
 
 
 def scanned() -> list[list[int]]:
@@ -64,9 +71,7 @@ def test_docker_restarts() -> None:
 
 
 def test_a_node_boots() -> None:
-    for step in ("kill", "start"):
-        subprocess.run(["podman", step, "spark-3"], check=True, capture_output=True)
-    until("the node is up", lambda: on("spark-3", "systemctl is-active docker") == "active", 90)
+    power_cut("spark-3")
     until("the group serves again", serves, 300)
     assert scanned() == AS_PLANNED
     assert on("spark-3", "ip -br address show enP2p1s0f1np1").split()[1:] == ["UP", "198.18.101.14/24"]
@@ -85,6 +90,54 @@ def test_a_node_takes_rules_back_that_lock_the_controller_out(closing: str) -> N
     assert time.monotonic() - began > SECONDS
     assert on("spark-1", "test ! -e /root/locked && nft list tables") != ""
     assert "locked" not in on("spark-1", "nft list tables")
+
+
+GUARD = "/var/lib/dgx-spark-guard/firewall/pending.json"
+HOLD = (
+    f"systemd-run --quiet --unit=hold sh -c 'until test -e {GUARD}; do sleep 0.02; done; "
+    'nft "table inet held { chain input { type filter hook input priority -30; tcp dport 22 ct state new drop; }; }"\''
+)
+OFF = ("site.yml", "--tags", "firewall", "-e", '{"firewall_enabled": false, "firewall_confirm_seconds": 20}')
+
+
+def inside(node: str, script: str) -> str:
+    """Run a line of shell on a node whose ssh is closed."""
+    words = ["podman", "exec", node, "sh", "-c", script]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
+
+
+def is_held(tables: str) -> bool:
+    """Whether our firewall is gone and nobody new gets in."""
+    return "table inet held" in tables and "table inet dgx_spark" not in tables
+
+
+def turn_off_and_lose_the_controller(node: str) -> None:
+    """The run is killed when the node has written and applied the change, and nobody has confirmed it."""
+    on(node, HOLD)
+    # In a process namespace of its own: a worker would outlive its killed parent, and confirm.
+    words = ["unshare", "--pid", "--fork", "--kill-child", *command(*OFF)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()) as process:
+        until("the change is applied", lambda: is_held(inside(node, "nft list tables")), 60)
+        process.kill()
+    assert inside(node, f"nft delete table inet held; test -e {GUARD} && echo pending") == "pending"
+
+
+def test_a_run_killed_before_its_confirmation_is_made_up_for_by_the_next() -> None:
+    """At once, while the timer of the killed run is still there, and without it striking later."""
+    turn_off_and_lose_the_controller("spark-1")
+    play(*OFF)
+    assert "changed=1" not in play(*OFF)
+    assert on("spark-1", "systemctl list-timers --all --no-legend 'dgx-spark-guard*'") == ""
+    assert "dgx_spark" not in on("spark-1", "nft list tables")
+    assert play("site.yml", "--tags", "firewall").count("changed=1") == len(NODES)
+
+
+def test_power_lost_before_the_confirmation_leaves_the_firewall_that_was_there() -> None:
+    turn_off_and_lose_the_controller("spark-1")
+    power_cut("spark-1")
+    assert "table inet dgx_spark" in on("spark-1", "nft list tables")
+    assert scanned() == AS_PLANNED
+    assert "changed=1" not in play("site.yml", "--tags", "firewall")
 
 
 def test_rules_that_would_lock_out_are_refused_before() -> None:
