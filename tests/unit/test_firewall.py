@@ -185,13 +185,13 @@ def test_the_defaults_and_text_as_numbers_are_right() -> None:
 def test_the_unit_has_its_names() -> None:
     """The table and the file of the unit are those of the rules and of the role."""
     assert (ROLE / "files" / UNIT).read_text().count(f"inet {TABLE}") == 2
-    tasks = (ROLE / "tasks/main.yml").read_text()
+    names = (ROLE / "vars/main.yml").read_text()
     for unit in (UNIT, "nftables.conf"):
         text = (ROLE / "files" / unit).read_text()
         assert set(re.findall(r"/etc/dgx-spark/[\w.]+", text)) == {"/etc/dgx-spark/firewall.nft"}
-        assert f"'{unit}'" in tasks
-    assert "path: /etc/dgx-spark/firewall.nft" in tasks
-    assert f"path: /etc/systemd/system/{UNIT}" in tasks
+        assert f"'{unit}'" in names
+    assert "path: /etc/dgx-spark/firewall.nft" in names
+    assert f"path: /etc/systemd/system/{UNIT}" in names
 
 
 # ---- who would be locked out ---------------------------------------------------------------------
