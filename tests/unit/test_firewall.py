@@ -234,6 +234,16 @@ def test_trust_in_the_way_out_is_refused() -> None:
     assert len(objections(Seen("198.18.1.1", 23, LAN, ["br-lan"]), Settings(), [])) == 2
 
 
+def test_trust_in_a_rail_is_refused() -> None:
+    """It would let in everyone on the rail, before anything asks who is a member."""
+    (said,) = objections(Seen(), Settings(trusted_interfaces=("docker0", "enP*")), RAILS)
+    assert said.startswith("firewall_trusted_interfaces[1] = 'enP*': Is true of enP2p1s0f1np1, a rail")
+    assert "Mend: Name the interfaces of the containers" in said
+    assert len(objections(Seen(), Settings(trusted_interfaces=("en*", "enp1s0f1np1")), RAILS)) == 3
+    assert objections(Seen(), Settings(trusted_interfaces=("en*",)), []) == []
+    assert objections(Seen(), Settings(trusted_interfaces=("enp1s0f1", "enp1s0f0*")), RAILS) == []
+
+
 def test_filter_of_objections() -> None:
     seen = {"client": "198.18.0.1", "port": 2222, "interface": LAN, "ways_out": [LAN]}
     assert firewall_objections(seen, PLAN, "spark-0", {"ssh_ports": [2222]}) == []

@@ -275,6 +275,13 @@ WRONG = [
         "template",
         "Define",
     ),
+    Wrong(
+        "trust in a rail",
+        everywhere(firewall_trusted_interfaces=["docker0", "enP*"]),
+        "firewall_trusted_interfaces[1]",
+        "enP*",
+        "interfaces of the containers",
+    ),
     Wrong("key of the model misspelt", model(tensor_paralel=4), "tensor_paralel", "4", "`tensor_parallel`"),
     Wrong("key of the model far off", model(colour="red"), "colour", "red", "use one of"),
     Wrong("model without an image", model(image=None), "image", "not set", "lmsysorg/sglang:spark"),
@@ -308,7 +315,12 @@ def test_models_that_come_with_the_collection_are_right(name: str) -> None:
 
 
 def test_one_node_needs_no_fabric() -> None:
-    variables = {"spark-0": {"cluster_model": "glm-4.7-fp8", "cluster_tensor_parallel": 1}}
+    variables: Variables = {"spark-0": {"cluster_model": "glm-4.7-fp8", "cluster_tensor_parallel": 1}}
+    assert findings_of(variables, reference_profile()) == []
+    # Nor has it rails that could be opened.
+    variables = reference_variables()
+    only_hosts(1)(variables, {})
+    everywhere(cluster_tensor_parallel=1, firewall_trusted_interfaces=["en*"])(variables, {})
     assert findings_of(variables, reference_profile()) == []
 
 
