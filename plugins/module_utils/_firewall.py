@@ -208,10 +208,13 @@ def render(wanted: Settings, rails: Sequence[Rail], api_port: int | None) -> str
     ]
     # Else a neighbour on the LAN could send to the other members with a member's address.
     onto_rails = [f"oifname {rail_names} goto refuse"] if rails else []
+    # Who has a route to a container's own address needs no published port.
+    onto_bridges = [
+        f'iifname != "{name}" oifname "{name}" goto refuse' for name in _bridges_of_docker(wanted.trusted_interfaces)
+    ]
     forwarded = [
-        *("ct state established,related accept", *inside[1:], *onto_rails),
-        *([f"iifname {rail_names} ct status dnat goto refuse"] if rails else []),
-        *(*published, "ct status dnat goto refuse"),
+        *("ct state established,related accept", *inside[1:], *onto_rails, *only_members),
+        *(*published, "ct status dnat goto refuse", *onto_bridges),
     ]
     refused = [
         "meta pkttype { broadcast, multicast } drop",
@@ -261,6 +264,11 @@ _NETWORK = (
     "ip6 daddr ff02::fb udp dport 5353 accept",
 )
 """ICMP, DHCP's answers to a client, and the names of mDNS (`spark-0.local`)."""
+
+
+def _bridges_of_docker(trusted: Sequence[str]) -> list[str]:
+    """The interfaces of Docker's networks, as patterns; br-* only as it is trusted: it may be a bridge to the LAN."""
+    return ["docker0", *(name for name in trusted if name.startswith("br-"))]
 
 
 def _among(values: Sequence[object]) -> str:

@@ -128,6 +128,14 @@ def test_order_of_the_input_chain() -> None:
     assert chain[-1] == "goto refuse"
 
 
+def test_bridges_of_docker_are_closed_to_what_is_routed() -> None:
+    """A bridge br-lan, which nobody may trust where it leads to the LAN, is none of them."""
+    onto = 'iifname != "{0}" oifname "{0}" goto refuse'
+    chain = rules_of(render(EVERYTHING, RAILS, 30000), "forward")
+    assert chain[-2:] == [onto.format("docker0"), onto.format("br-*")]
+    assert rules_of(render(Settings(trusted_interfaces=()), [], None), "forward")[-1] == onto.format("docker0")
+
+
 def test_sources_that_overlap_are_joined() -> None:
     text = render(EVERYTHING, [], 30000)
     assert "elements = { 198.18.0.0/24 }" in text
