@@ -261,6 +261,11 @@ WRONG = [
         "role variable of the wrong type", everywhere(rank_stop_seconds="soon"), "rank_stop_seconds", "soon", "type int"
     ),
     Wrong("time of zero", everywhere(rank_start_seconds=0), "rank_start_seconds", "0", "from 1 up"),
+    *(
+        Wrong(f"{name} of {seconds}", everywhere(**{name: seconds}), name, str(seconds), "from 15 to 3600")
+        for name in ("fabric_confirm_seconds", "firewall_confirm_seconds")
+        for seconds in (0, 14, 3601)
+    ),
     Wrong("port of a role", everywhere(spread_port=70000), "spread_port", "70000", "1024 to 65535"),
     Wrong("relative directory", everywhere(cluster_data_dir="data"), "cluster_data_dir", "data", "Begin it with `/`"),
     Wrong("unknown smoke check", everywhere(smoke_checks=["HELTH"]), "smoke_checks[0]", "HELTH", "HEALTH"),
@@ -370,6 +375,13 @@ def test_what_the_roles_set_is_not_taken_for_a_typing_error() -> None:
     variables = reference_variables()
     for own in variables.values():
         own.update({name: "x" for name in names if name not in INTERNAL})
+    assert findings_of(variables, reference_profile()) == []
+
+
+@pytest.mark.parametrize("seconds", [15, "60", 3600])
+def test_a_change_may_be_confirmed_within(seconds: int | str) -> None:
+    variables = reference_variables()
+    everywhere(fabric_confirm_seconds=seconds, firewall_confirm_seconds=seconds)(variables, {})
     assert findings_of(variables, reference_profile()) == []
 
 
