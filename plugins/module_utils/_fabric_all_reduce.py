@@ -41,6 +41,8 @@ _NETWORK_MEND = (
     "See that the container has /dev/infiniband, that NCCL_IB_HCA names the devices as `rdma link` does, and that "
     "nothing (cluster_env, /etc/nccl.conf in the image) unsets NCCL_NET=IB."
 )
+# The first line that Python's faulthandler writes where the rank ends itself; then come the calls in which it hung.
+_ENDED_ITSELF = re.compile(r"^Timeout \([\d:.]+\)!$", re.MULTILINE)
 SOCKETS = "Socket"
 RDMA = "IB"
 
@@ -140,8 +142,9 @@ def fabric_environment(rank: Mapping[str, str]) -> dict[str, str]:
 def why(code: int | None, output: str, seconds: float) -> tuple[str, str]:
     """Why a rank has no answer, and the mend. code: its exit status, None if it had to be ended."""
     warned = nccl(output).warnings
-    said = warned[-1] if warned else output_of.said(output, 2)
-    if code is None or code == 142 or code == -14:
+    ended_itself = _ENDED_ITSELF.search(output)
+    said = warned[-1] if warned else output_of.said(output[: ended_itself.start()] if ended_itself else output, 2)
+    if code is None or ended_itself:
         mend = "See whether a firewall keeps the nodes apart, or raise fabric_test_all_reduce_seconds."
         return f"it did not end in {seconds:g} s: {said}", mend
     lower = output.lower()

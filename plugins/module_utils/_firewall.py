@@ -69,10 +69,10 @@ class Seen:
 # ---- variables -----------------------------------------------------------------------------------
 
 
-def check_firewall(values: Mapping[str, Any]) -> list[Finding]:
+def check_firewall(values: Mapping[str, Any], rails: Sequence[str] = ()) -> list[Finding]:
     """What is wrong with the role's variables, beyond their types.
 
-    values: variable -> value, as _inventory.settings gives them; what is not there is not checked.
+    values: variable -> value, as _inventory.settings gives them; what is not there is not checked. rails: interfaces.
     """
     findings = []
     for name, problem_of, mend in _CHECKS:
@@ -83,7 +83,26 @@ def check_firewall(values: Mapping[str, Any]) -> list[Finding]:
     if values.get("firewall_ssh_ports") == []:
         mend = "Give the TCP port of sshd, or leave the variable out."
         findings.append(Finding(GROUP_WIDE, "firewall_ssh_ports", "[]", "Closes ssh to everyone.", mend))
-    return findings
+    return [*findings, *_trust_in_rails(values.get("firewall_trusted_interfaces") or (), rails)]
+
+
+def _trust_in_rails(patterns: Sequence[str], rails: Sequence[str]) -> list[Finding]:
+    """What is trusted is let in before anything asks whether a packet comes from a member."""
+    return [
+        Finding(
+            GROUP_WIDE,
+            f"firewall_trusted_interfaces[{index}]",
+            shown(pattern),
+            f"Is true of {name}, a rail of the fabric: everyone on it would be let in, members or not.",
+            _TRUST_MEND,
+        )
+        for index, pattern in enumerate(patterns)
+        for name in rails
+        if _matches(name, str(pattern))
+    ]
+
+
+_TRUST_MEND = "Name the interfaces of the containers alone."
 
 
 def _port_problem(value: object) -> str:
@@ -189,10 +208,13 @@ def render(wanted: Settings, rails: Sequence[Rail], api_port: int | None) -> str
     ]
     # Else a neighbour on the LAN could send to the other members with a member's address.
     onto_rails = [f"oifname {rail_names} goto refuse"] if rails else []
+    # Who has a route to a container's own address needs no published port.
+    onto_bridges = [
+        f'iifname != "{name}" oifname "{name}" goto refuse' for name in _bridges_of_docker(wanted.trusted_interfaces)
+    ]
     forwarded = [
-        *("ct state established,related accept", *inside[1:], *onto_rails),
-        *([f"iifname {rail_names} ct status dnat goto refuse"] if rails else []),
-        *(*published, "ct status dnat goto refuse"),
+        *("ct state established,related accept", *inside[1:], *onto_rails, *only_members),
+        *(*published, "ct status dnat goto refuse", *onto_bridges),
     ]
     refused = [
         "meta pkttype { broadcast, multicast } drop",
@@ -244,6 +266,11 @@ _NETWORK = (
 """ICMP, DHCP's answers to a client, and the names of mDNS (`spark-0.local`)."""
 
 
+def _bridges_of_docker(trusted: Sequence[str]) -> list[str]:
+    """The interfaces of Docker's networks, as patterns; br-* only as it is trusted: it may be a bridge to the LAN."""
+    return ["docker0", *(name for name in trusted if name.startswith("br-"))]
+
+
 def _among(values: Sequence[object]) -> str:
     return "{ " + ", ".join(str(value) for value in values) + " }"
 
@@ -283,12 +310,16 @@ def objections(seen: Seen, wanted: Settings, rails: Sequence[Rail]) -> list[str]
     """Why these rules must not be put in force on a node, each with its mend; empty where nothing speaks against it."""
     open_wide = [
         f"firewall_trusted_interfaces holds `{pattern}`, which is true of {name}, by which the node reaches the world: "
-        f"everything would be open. Mend: Name the interfaces of the containers alone."
+        f"everything would be open. Mend: {_TRUST_MEND}"
         for pattern in wanted.trusted_interfaces
         for name in seen.ways_out
         if _matches(name, pattern)
     ]
-    return [*open_wide, *([message] if (message := locked_out(seen, wanted, rails)) else [])]
+    open_rails = [
+        f"{one.variable} = {one.value}: {one.problem} Mend: {one.mend}"
+        for one in _trust_in_rails(wanted.trusted_interfaces, [rail.interface for rail in rails])
+    ]
+    return [*open_wide, *open_rails, *([message] if (message := locked_out(seen, wanted, rails)) else [])]
 
 
 def locked_out(seen: Seen, wanted: Settings, rails: Sequence[Rail]) -> str:

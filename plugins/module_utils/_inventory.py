@@ -35,6 +35,9 @@ PER_HOST = ("cluster_rank", "cluster_fabric_addresses", "firewall_ssh_ports")
 MAX_RAILS = 2
 """A Spark's QSFP cage shows as two network interfaces, the twins."""
 
+CONFIRM_SECONDS = (15, 3600)
+"""How long, at least and at most, a node may wait for a guarded change to be confirmed."""
+
 
 @dataclass(frozen=True)
 class Host:
@@ -74,7 +77,8 @@ def check_inventory(hosts: Sequence[Host], specs: Mapping[str, Spec], profile_na
         *_check_ranks(hosts),
         *_check_unique(hosts, "ansible_host", lambda host: [host.address]),
         *_check_rails(hosts, values),
-        *check_firewall(values),
+        # One host alone has no rails: what is said of them is not used.
+        *check_firewall(values, [rail["interface"] for rail in values["cluster_rails"]] if len(hosts) > 1 else []),
     ]
 
 
@@ -218,12 +222,26 @@ def _check_ranges(values: Mapping[str, Any]) -> list[Finding]:
     for name, value in values.items():
         if name.endswith("_port"):
             findings += check_port(f"group {GROUP}", name, value)
+        elif name.endswith("_confirm_seconds"):
+            findings += _check_confirm_seconds(name, int(value))
         elif name.endswith(("_seconds", "_attempts", "_parallel")):
             findings += check_at_least_one(f"group {GROUP}", name, value)
         elif name.endswith("_dir") and not str(value).startswith("/"):
             problem = "Is not an absolute path."
             findings.append(Finding(f"group {GROUP}", name, shown(value), problem, "Begin it with `/`."))
     return findings
+
+
+def _check_confirm_seconds(name: str, value: int) -> list[Finding]:
+    if CONFIRM_SECONDS[0] <= value <= CONFIRM_SECONDS[1]:
+        return []
+    bounds = f"from {CONFIRM_SECONDS[0]} to {CONFIRM_SECONDS[1]}"
+    problem = (
+        "Is less than it takes to apply a change and to connect anew: none could ever be confirmed."
+        if value < CONFIRM_SECONDS[0]
+        else "Is longer than anyone should be locked out by a change that is wrong."
+    )
+    return [Finding(f"group {GROUP}", name, shown(value), problem, f"Give seconds {bounds}, such as 60.")]
 
 
 def _check_model_name(name: str, profile_names: Sequence[str]) -> list[Finding]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,12 @@ from ansible_collections.dgx_spark.sglang.tests.unit import adhoc
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "roles/fabric_test/files/all_reduce.py"
 OUTPUTS: dict[str, str] = yaml.safe_load((Path(__file__).parent / "fixtures/fabric_test.yml").read_text())
+ENDED_ITSELF = """\
+Timeout (0:00:09)!
+Thread 0x00007f0b1c9d3740 (most recent call first):
+  File "/torch/distributed/distributed_c10d.py", line 1764 in init_process_group
+  File "<string>", line 70 in main
+"""
 HCAS = ["rocep1s0f1", "roceP2p1s0f1"]
 
 
@@ -90,7 +97,7 @@ def test_what_is_kept_of_a_log() -> None:
             "See that the container",
         ),
         (1, "RuntimeError: broken", "it ended with 1: RuntimeError: broken", "See the end of its log"),
-        (142, "", "it did not end in 9 s", "See whether a firewall keeps the nodes apart"),
+        (1, f"a\nb\nc\n{ENDED_ITSELF}", "it did not end in 9 s: b; c", "See whether a firewall keeps the nodes apart"),
         (None, "waiting", "it did not end in 9 s: waiting", "See whether a firewall keeps the nodes apart"),
         (
             125,
@@ -231,8 +238,9 @@ class Buffer:
 def empty(count, dtype, device): return Buffer(count)
 '''
 STANDIN_DISTRIBUTED = """
-import os, time
-def init_process_group(backend, timeout): time.sleep(float(os.environ.get("HANG", "0")))
+import ctypes, os, time
+# It holds Python's lock: no thread of Python's and no handler of a signal could run.
+def init_process_group(backend, timeout): ctypes.PyDLL(None).sleep(int(os.environ.get("HANG", "0")))
 def get_rank(): return int(os.environ["RANK"])
 def get_world_size(): return int(os.environ["WORLD_SIZE"])
 def barrier(): pass
@@ -243,8 +251,8 @@ def all_reduce(buffer):
 """
 
 
-def run_script(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """The program that runs in the image, with a stand-in for torch."""
+def run_script(tmp_path: Path, *within: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The program that runs in the image, with a stand-in for torch. within: the command that starts it."""
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch/__init__.py").write_text(STANDIN_TORCH)
     (tmp_path / "torch/distributed.py").write_text(STANDIN_DISTRIBUTED)
@@ -253,7 +261,7 @@ def run_script(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
         "ALL_REDUCE_SIZES": "8,4096", "ALL_REDUCE_WARM_UP": "1", "ALL_REDUCE_ITERATIONS": "2",
         "ALL_REDUCE_SECONDS": "1",
     }  # fmt: skip
-    command = [sys.executable, "-c", SCRIPT.read_text()]
+    command = [*within, sys.executable, "-c", SCRIPT.read_text()]
     environment = {**os.environ, **asked, **env}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
 
@@ -275,6 +283,18 @@ def test_program_tells_wrong_sums(tmp_path: Path) -> None:
     assert json.dumps(answer)
 
 
-def test_program_ends_itself(tmp_path: Path) -> None:
-    """Where a peer never comes, nobody has to end it."""
-    assert run_script(tmp_path, HANG="15").returncode == -14
+CONTAINED = pytest.param(
+    ["unshare", "--pid", "--fork", "--kill-child"],
+    marks=pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a PID namespace needs root"),
+    id="process 1",
+)
+
+
+@pytest.mark.parametrize("within", [pytest.param([], id="process"), CONTAINED])
+def test_program_ends_itself(tmp_path: Path, within: list[str]) -> None:
+    """Where a peer never comes, nobody has to end it; in a container it is process 1, which no default signal ends."""
+    done = run_script(tmp_path, *within, HANG="15")
+    assert "in init_process_group" in done.stderr
+    problem, mend = rank_of.why(done.returncode, f"Joining.\n{done.stderr}", 1)
+    assert problem == "it did not end in 1 s: Joining."
+    assert mend.startswith("See whether a firewall keeps the nodes apart")

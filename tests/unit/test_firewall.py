@@ -128,6 +128,14 @@ def test_order_of_the_input_chain() -> None:
     assert chain[-1] == "goto refuse"
 
 
+def test_bridges_of_docker_are_closed_to_what_is_routed() -> None:
+    """A bridge br-lan, which nobody may trust where it leads to the LAN, is none of them."""
+    onto = 'iifname != "{0}" oifname "{0}" goto refuse'
+    chain = rules_of(render(EVERYTHING, RAILS, 30000), "forward")
+    assert chain[-2:] == [onto.format("docker0"), onto.format("br-*")]
+    assert rules_of(render(Settings(trusted_interfaces=()), [], None), "forward")[-1] == onto.format("docker0")
+
+
 def test_sources_that_overlap_are_joined() -> None:
     text = render(EVERYTHING, [], 30000)
     assert "elements = { 198.18.0.0/24 }" in text
@@ -185,13 +193,13 @@ def test_the_defaults_and_text_as_numbers_are_right() -> None:
 def test_the_unit_has_its_names() -> None:
     """The table and the file of the unit are those of the rules and of the role."""
     assert (ROLE / "files" / UNIT).read_text().count(f"inet {TABLE}") == 2
-    tasks = (ROLE / "tasks/main.yml").read_text()
+    names = (ROLE / "vars/main.yml").read_text()
     for unit in (UNIT, "nftables.conf"):
         text = (ROLE / "files" / unit).read_text()
         assert set(re.findall(r"/etc/dgx-spark/[\w.]+", text)) == {"/etc/dgx-spark/firewall.nft"}
-        assert f"'{unit}'" in tasks
-    assert "path: /etc/dgx-spark/firewall.nft" in tasks
-    assert f"path: /etc/systemd/system/{UNIT}" in tasks
+        assert f"'{unit}'" in names
+    assert "path: /etc/dgx-spark/firewall.nft" in names
+    assert f"path: /etc/systemd/system/{UNIT}" in names
 
 
 # ---- who would be locked out ---------------------------------------------------------------------
@@ -232,6 +240,16 @@ def test_trust_in_the_way_out_is_refused() -> None:
     assert "br-lan" in said
     assert objections(Seen(ways_out=["br", "enP7s7"]), Settings(), []) == []
     assert len(objections(Seen("198.18.1.1", 23, LAN, ["br-lan"]), Settings(), [])) == 2
+
+
+def test_trust_in_a_rail_is_refused() -> None:
+    """It would let in everyone on the rail, before anything asks who is a member."""
+    (said,) = objections(Seen(), Settings(trusted_interfaces=("docker0", "enP*")), RAILS)
+    assert said.startswith("firewall_trusted_interfaces[1] = 'enP*': Is true of enP2p1s0f1np1, a rail")
+    assert "Mend: Name the interfaces of the containers" in said
+    assert len(objections(Seen(), Settings(trusted_interfaces=("en*", "enp1s0f1np1")), RAILS)) == 3
+    assert objections(Seen(), Settings(trusted_interfaces=("en*",)), []) == []
+    assert objections(Seen(), Settings(trusted_interfaces=("enp1s0f1", "enp1s0f0*")), RAILS) == []
 
 
 def test_filter_of_objections() -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -421,20 +422,58 @@ def test_published_ports_of_containers(log: Log) -> None:
     assert theirs == [run_in(NODE, "nft", "list", "table", "ip", name) for name in ("nat", "filter")]
 
 
-def test_nobody_gets_onto_the_rail_through_the_node(log: Log) -> None:
-    """Else a host on the LAN could speak to the other members as if it were one."""
-    run_in(LAN, "ip", "route", "add", f"{STRANGER}/32", "via", HOST)
-    server = ["ip", "netns", "exec", FABRIC, sys.executable, "-c", SERVE, "[7000]"]
+@contextmanager
+def serving(namespace: str, port: int) -> Iterator[None]:
+    """A server in a namespace, for as long as the block."""
+    server = ["ip", "netns", "exec", namespace, sys.executable, "-c", SERVE, json.dumps([port])]
     with subprocess.Popen(server, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
             assert process.stdout.readline() == "ready\n"
-            assert connects(LAN, ("198.18.0.1", STRANGER, 7000)) == ["open"]
-            load()
-            assert connects(LAN, ("198.18.0.1", STRANGER, 7000)) == ["ECONNREFUSED"]
-            assert connects(BOX, ("", MEMBER, 22)) != ["EHOSTUNREACH"]
+            yield
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("trusted", [("docker0", "br-*"), ()])
+def test_nobody_is_routed_to_a_container(log: Log, trusted: tuple[str, ...]) -> None:
+    """By the container's own address nothing is published: who has a route to it would find all of its ports."""
+    run_in(NODE, "nft", "--file", "-", text=OTHERS)
+    run_in(FABRIC, "ip", "route", "replace", "198.18.200.0/24", "via", ON_RAIL)
+    member, stranger = (MEMBER, "198.18.200.2", 80), (STRANGER, "198.18.200.2", 80)
+    assert connects(LAN, ("", "198.18.200.2", 80)) == ["open"]
+    assert connects(FABRIC, member, stranger) == ["open", "open"]
+    load(Settings(open_tcp_ports=(80, 8080), trusted_interfaces=trusted))
+    assert connects(LAN, ("", "198.18.200.2", 80), ("", HOST, 8080)) == ["ECONNREFUSED", "open"]
+    assert connects(FABRIC, member, stranger) == ["open", "ECONNREFUSED"]
+    with serving(LAN, 7000):
+        assert connects(BOX, ("", "198.18.0.1", 7000)) == ["open"]
+
+
+def test_what_the_node_forwards_elsewhere_is_left_to_others(log: Log) -> None:
+    """A router to other networks stays one, but not for who is on a rail and no member."""
+    run_in(NODE, "ip", "link", "set", "docker0", "down")
+    run_in(NODE, "ip", "link", "set", "docker0", "name", "enP9s9")
+    try:
+        run_in(NODE, "ip", "link", "set", "enP9s9", "up")
+        run_in(FABRIC, "ip", "route", "replace", "198.18.200.0/24", "via", ON_RAIL)
+        load()
+        assert connects(LAN, ("", "198.18.200.2", 80)) == ["open"]
+        assert connects(FABRIC, (STRANGER, "198.18.200.2", 80)) == ["ECONNREFUSED"]
+    finally:
+        run_in(NODE, "ip", "link", "set", "enP9s9", "down")
+        run_in(NODE, "ip", "link", "set", "enP9s9", "name", "docker0")
+        run_in(NODE, "ip", "link", "set", "docker0", "up")
+
+
+def test_nobody_gets_onto_the_rail_through_the_node(log: Log) -> None:
+    """Else a host on the LAN could speak to the other members as if it were one."""
+    run_in(LAN, "ip", "route", "add", f"{STRANGER}/32", "via", HOST)
+    with serving(FABRIC, 7000):
+        assert connects(LAN, ("198.18.0.1", STRANGER, 7000)) == ["open"]
+        load()
+        assert connects(LAN, ("198.18.0.1", STRANGER, 7000)) == ["ECONNREFUSED"]
+        assert connects(BOX, ("", MEMBER, 22)) != ["EHOSTUNREACH"]
 
 
 # ---- the module that looks -----------------------------------------------------------------------

@@ -261,6 +261,11 @@ WRONG = [
         "role variable of the wrong type", everywhere(rank_stop_seconds="soon"), "rank_stop_seconds", "soon", "type int"
     ),
     Wrong("time of zero", everywhere(rank_start_seconds=0), "rank_start_seconds", "0", "from 1 up"),
+    *(
+        Wrong(f"{name} of {seconds}", everywhere(**{name: seconds}), name, str(seconds), "from 15 to 3600")
+        for name in ("fabric_confirm_seconds", "firewall_confirm_seconds")
+        for seconds in (0, 14, 3601)
+    ),
     Wrong("port of a role", everywhere(spread_port=70000), "spread_port", "70000", "1024 to 65535"),
     Wrong("relative directory", everywhere(cluster_data_dir="data"), "cluster_data_dir", "data", "Begin it with `/`"),
     Wrong("unknown smoke check", everywhere(smoke_checks=["HELTH"]), "smoke_checks[0]", "HELTH", "HEALTH"),
@@ -274,6 +279,13 @@ WRONG = [
         "ansible_host",
         "template",
         "Define",
+    ),
+    Wrong(
+        "trust in a rail",
+        everywhere(firewall_trusted_interfaces=["docker0", "enP*"]),
+        "firewall_trusted_interfaces[1]",
+        "enP*",
+        "interfaces of the containers",
     ),
     Wrong("key of the model misspelt", model(tensor_paralel=4), "tensor_paralel", "4", "`tensor_parallel`"),
     Wrong("key of the model far off", model(colour="red"), "colour", "red", "use one of"),
@@ -308,7 +320,12 @@ def test_models_that_come_with_the_collection_are_right(name: str) -> None:
 
 
 def test_one_node_needs_no_fabric() -> None:
-    variables = {"spark-0": {"cluster_model": "glm-4.7-fp8", "cluster_tensor_parallel": 1}}
+    variables: Variables = {"spark-0": {"cluster_model": "glm-4.7-fp8", "cluster_tensor_parallel": 1}}
+    assert findings_of(variables, reference_profile()) == []
+    # Nor has it rails that could be opened.
+    variables = reference_variables()
+    only_hosts(1)(variables, {})
+    everywhere(cluster_tensor_parallel=1, firewall_trusted_interfaces=["en*"])(variables, {})
     assert findings_of(variables, reference_profile()) == []
 
 
@@ -358,6 +375,13 @@ def test_what_the_roles_set_is_not_taken_for_a_typing_error() -> None:
     variables = reference_variables()
     for own in variables.values():
         own.update({name: "x" for name in names if name not in INTERNAL})
+    assert findings_of(variables, reference_profile()) == []
+
+
+@pytest.mark.parametrize("seconds", [15, "60", 3600])
+def test_a_change_may_be_confirmed_within(seconds: int | str) -> None:
+    variables = reference_variables()
+    everywhere(fabric_confirm_seconds=seconds, firewall_confirm_seconds=seconds)(variables, {})
     assert findings_of(variables, reference_profile()) == []
 
 
