@@ -171,22 +171,6 @@ def _dump(document: Mapping[str, Any]) -> str:
     return f"# Written anew by the Ansible collection dgx_spark.sglang, without the fabric's rails.\n{text}"
 
 
-def apply_commands(renderer: str, interfaces: Sequence[str], sysctl_file: str) -> list[list[str]]:
-    """What makes the new files count, for the rails alone: `netplan apply` would touch the management network too."""
-    commands = [["netplan", "generate"]]
-    if renderer == "NetworkManager":
-        commands += [["nmcli", "connection", "reload"]]
-        commands += [["nmcli", "connection", "up", f"netplan-{interface}"] for interface in interfaces]
-    else:
-        commands += [
-            ["systemctl", "daemon-reload"],
-            ["systemctl", "start", "systemd-networkd.service"],
-            ["networkctl", "reload"],
-            ["networkctl", "reconfigure", *interfaces],
-        ]
-    return [*commands, ["sysctl", "--quiet", "--load", sysctl_file]]
-
-
 def sysctls(interfaces: Sequence[str]) -> str:
     """Kernel settings of the rails, as a file of sysctl.d.
 

@@ -96,13 +96,6 @@ def test_a_file_without_a_definition() -> None:
     assert "renderer: NetworkManager" in (netplan.without(renderer, [f"ethernets.{RAILS[0]}"]) or "")
 
 
-@pytest.mark.parametrize("renderer", ["networkd", "NetworkManager"])
-def test_only_the_rails_are_applied(renderer: str) -> None:
-    commands = netplan.apply_commands(renderer, RAILS, "/f")
-    assert ["netplan", "apply"] not in commands
-    assert all(any(rail in word for command in commands for word in command) for rail in RAILS)
-
-
 def test_module(tmp_path: Path) -> None:
     (tmp_path / "etc/netplan").mkdir(parents=True)
     (tmp_path / "lib/netplan").mkdir(parents=True)
