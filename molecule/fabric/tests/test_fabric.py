@@ -66,6 +66,19 @@ def has_rails(guest: str) -> bool:
     return {rail: found[rail] for rail in RAILS} == wanted and ignored.split() == ["1", "1"]
 
 
+def is_bare(guest: str) -> bool:
+    """Whether a guest is as it was before the collection came: its files, its rails and their settings."""
+    names = on(guest, "ls /etc/netplan /etc/sysctl.d /etc/security/limits.d /run/systemd/network")
+    links = [link for link in json.loads(on(guest, "ip -json address show")) if link["ifname"] in RAILS]
+    settings = [f"ipv4/conf/{rail}/{key}" for rail in RAILS for key in ("arp_ignore", "arp_announce")]
+    settings += [f"ipv6/conf/{rail}/disable_ipv6" for rail in RAILS]
+    return (
+        not any(word in names for word in ("cx7", "dgx-spark", *RAILS))
+        and [(link["mtu"], link["addr_info"], "UP" in link["flags"]) for link in links] == [(1500, [], False)] * 2
+        and set(on(guest, "cd /proc/sys/net; cat " + " ".join(settings)).split()) == {"0"}
+    )
+
+
 def test_rails_are_as_planned() -> None:
     for guest in ("spark-0", LAST):
         assert has_rails(guest)
@@ -113,6 +126,12 @@ def test_everything_is_there_after_a_boot() -> None:
     assert [rail["problem"] for rail in gids] == [None, None]
 
 
+def test_a_check_run_tells_what_it_would_mend() -> None:
+    on(LAST, f"ip link set {RAILS[1]} mtu 1500")
+    assert "FABRIC.MTU" in fabric("--check")
+    on(LAST, f"ip link set {RAILS[1]} mtu 9000")
+
+
 @pytest.mark.parametrize(
     ("fault", "found"),
     [
@@ -146,6 +165,8 @@ def test_a_pulled_cable() -> None:
     output = play("playbooks/fabric_test.yml", code=2)
     assert f"FABRIC.CARRIER on {RAILS[0]}" in output
     assert f"fatal: [{LAST}]" in output
+    # Nothing that the role could change.
+    assert f"FABRIC.CARRIER on {RAILS[0]}" in fabric("--check", code=2)
 
 
 @pytest.mark.usefixtures("cables")
@@ -180,6 +201,48 @@ def test_another_definition_of_a_rail_is_refused_or_migrated() -> None:
     assert has_rails(LAST)
 
 
+def test_back_to_before_the_collection_came() -> None:
+    management = on(LAST, "sha256sum /etc/netplan/01-mgmt.yaml; ip -json address show enP7s7")
+    play("playbooks/fabric_restore.yml", "-e", "fabric_restore_to=first", "--limit", LAST)
+    assert is_bare(LAST)
+    assert on(LAST, "sha256sum /etc/netplan/01-mgmt.yaml; ip -json address show enP7s7") == management
+
+
+NVIDIAS = """\
+# as it came
+network:
+  version: 2
+  ethernets:
+    enp1s0f0np0: {link-local: [ipv4]}
+    enp1s0f1np1: {link-local: [ipv4]}
+    enP2p1s0f0np0: {link-local: [ipv4]}
+    enP2p1s0f1np1: {link-local: [ipv4]}
+"""
+
+
+def test_a_file_of_nvidias_in_the_place_of_ours() -> None:
+    """It defines more than the rails. On a node that is bare, from the test before."""
+    on(LAST, f"cd /etc/netplan; printf '%s' '{NVIDIAS}' > 40-cx7.yaml; chmod 600 *; sha256sum * > /root/sum")
+    output = fabric(code=2)
+    assert f"{OWN}: ethernets.enP2p1s0f0np0" in output
+    assert f"{OWN}: ethernets.{RAILS[0]}" not in output
+    fabric("-e", "fabric_migrate_netplan=true")
+    assert has_rails(LAST)
+    assert on(LAST, "stat -c %a /etc/netplan/41-cx7-other.yaml") == "600"
+    assert on(LAST, "netplan get ethernets.enP2p1s0f0np0.link-local") == "- ipv4"
+    assert "changed=0" in fabric().partition(f"{LAST} ")[2]
+
+    play("playbooks/fabric_restore.yml", "--limit", LAST)
+    assert "FAILED" not in on(LAST, "cd /etc/netplan; sha256sum -c /root/sum; ls")
+    assert on(LAST, "ls /etc/netplan").split() == ["01-mgmt.yaml", "40-cx7.yaml"]
+    addresses = "ip -4 -o address show scope link | cut -d ' ' -f 2"
+    until("the rails are as that file says", lambda: set(on(LAST, addresses).split()) == set(RAILS), 30)
+    assert on(LAST, f"cat /sys/class/net/{RAILS[0]}/mtu") == "1500"
+    on(LAST, f"rm {OWN}")
+    fabric()
+    assert has_rails(LAST)
+
+
 def test_a_network_that_is_really_broken_is_put_back_by_the_timer() -> None:
     """The management interface gets another address: no new connection comes through."""
     path = "/etc/netplan/01-mgmt.yaml"
@@ -207,10 +270,24 @@ def test_a_network_that_is_really_broken_is_put_back_by_the_timer() -> None:
     assert on(LAST, "ls /etc/netplan").split() == ["01-mgmt.yaml", "40-cx7.yaml"]
 
 
-def test_networkmanager() -> None:
+@pytest.mark.usefixtures("cables")
+def test_networkmanager_and_back() -> None:
+    """On one node with a cable pulled: that is a finding, but no reason to take the change back."""
     run("ansible", "-i", str(INVENTORY), "sparks", "-m", "ansible.builtin.systemd_service", "-a",
         "name=NetworkManager state=started", seconds=300)  # fmt: skip
-    fabric("-e", "fabric_renderer=NetworkManager")
-    assert has_rails(LAST)
+    lab("plug", LAST, "rail0", "none")
+    output = fabric("-e", "fabric_renderer=NetworkManager fabric_settle_seconds=3", code=2)
+    assert "taken back" not in output
+    assert f"FABRIC.CARRIER on {RAILS[0]}" in output
+    assert has_rails("spark-0")
+    lab("plug", LAST, "rail0", "rail0")
+    until("NetworkManager connects the rail by itself", lambda: has_rails(LAST), 60)
     for rail in RAILS:
         assert on(LAST, f"nmcli -g GENERAL.CONNECTION device show {rail}") == f"netplan-{rail}"
+
+    play("playbooks/fabric_restore.yml")
+    for rail in RAILS:
+        assert on(LAST, f"nmcli -g GENERAL.STATE device show {rail}") == "10 (unmanaged)"
+    fabric()
+    assert has_rails(LAST)
+    assert "changed=0" in fabric().partition(f"{LAST} ")[2]
