@@ -132,7 +132,7 @@ class Rails:
         if by_networkd:
             self._do("networkctl", "reconfigure", *by_networkd)
         if bare and networkd_runs:
-            # A file of networkd's own may be about them; without one it refuses.
+            # A file of networkd's own, not of netplan's, may be about them.
             run("networkctl", "reconfigure", *bare)
         if manager_runs:
             self._take([*by_manager, *bare])
