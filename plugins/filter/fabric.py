@@ -11,7 +11,6 @@ from typing import Any
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check import check_rails, config_differs
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_netplan import (
     OWN_FILE,
-    apply_commands,
     limits,
     render,
     sysctls,
@@ -21,10 +20,10 @@ SYSCTL_FILE = "/etc/sysctl.d/40-dgx-spark-fabric.conf"
 LIMITS_FILE = "/etc/security/limits.d/40-dgx-spark-fabric.conf"
 
 
-def fabric_change(
+def fabric_files(
     plan: Mapping[str, Any], rank: Mapping[str, Any], seen: Mapping[str, Any], options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What guarded_change needs: {files, apply}.
+) -> list[dict[str, Any]]:
+    """The files of a node as guarded_change takes them.
 
     seen: the node's answer to fabric_netplan_info. options: the role's variables without their prefix (mtu, memlock;
     renderer, "" for the node's own; migrate_netplan, whether definitions of the rails in other files are taken out).
@@ -42,8 +41,7 @@ def fabric_change(
     for file in seen["migrated"] if options["migrate_netplan"] else []:
         gone = file["content"] is None
         files.append({**file, "content": file["content"] or "", "state": "absent" if gone else "present"})
-    apply = apply_commands(options["renderer"] or seen["renderer"], list(addresses), SYSCTL_FILE)
-    return {"files": files, "apply": apply}
+    return files
 
 
 def fabric_obstacles(seen: Mapping[str, Any], plan: Mapping[str, Any], migrate: bool) -> list[dict[str, str]]:
@@ -85,9 +83,9 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name -> function."""
         return {
-            "fabric_change": fabric_change,
             "fabric_differs": config_differs,
             "fabric_failures": fabric_failures,
+            "fabric_files": fabric_files,
             "fabric_findings": fabric_findings,
             "fabric_obstacles": fabric_obstacles,
             "fabric_rows": fabric_rows,

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -19,11 +19,18 @@ import yaml
 OWN_FILE = "/etc/netplan/40-cx7.yaml"
 """Where NVIDIA's playbooks for DGX Spark put the definition of the ConnectX-7's interfaces."""
 
-DIRECTORIES = ("/lib/netplan", "/run/netplan", "/etc/netplan")
-"""Where netplan reads, in the order of growing weight (netplan-generate(8))."""
+HEADER = "# The rails of the fabric, by the Ansible collection dgx_spark.sglang."
+"""The first line of our own file. One of that name without it is somebody else's."""
 
+OTHER_FILE = "/etc/netplan/41-cx7-other.yaml"
+"""Where what somebody else's file says of other interfaces goes."""
+
+DIRECTORIES = ("/lib/netplan", "/run/netplan", "/etc/netplan")
+"""Where netplan reads, in the order of growing weight (netplan-generate(8)): of one name, only the last is read."""
+
+_MADE_BY_OTHERS = {"/lib/netplan": "It belongs to a package", "/run/netplan": "It is made anew at each boot"}
+_MIGRATE = "or let the role do it (a backup is kept): fabric_migrate_netplan: true."
 _LINKED_BY = {"bonds": "interfaces", "bridges": "interfaces", "vlans": "link", "macvlans": "link", "vrfs": "interfaces"}
-_TOP = ("version", "renderer")
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,10 @@ class Link:
 
 @dataclass(frozen=True)
 class Conflict:
-    """A definition in another file that takes part in a rail.
+    """A definition that is in our way.
 
-    definition: its path in the file ("ethernets.all-en"). movable: whether it can be taken out, since it is about
-    nothing but rails.
+    definition: its path in the file ("ethernets.all-en"). interface: the rail that it takes part in, "" for none.
+    movable: whether the role can take it out or move it.
     """
 
     path: str
@@ -73,16 +80,19 @@ def render(addresses: Mapping[str, str], mtu: int, renderer: str = "") -> str:
     # By way of JSON: Ansible's own kinds of text are none that YAML knows.
     plain = json.loads(json.dumps({"network": {"version": 2, "ethernets": ethernets}}))
     text: str = yaml.safe_dump(plain, sort_keys=False)
-    return f"# The rails of the fabric, by the Ansible collection dgx_spark.sglang.\n{text}"
+    return f"{HEADER}\n{text}"
 
 
 def parse(files: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], list[Conflict]]:
-    """The `network` mapping of each file, and a finding for each that is not valid: netplan refuses them all then."""
+    """The `network` mapping of each file, and a finding for each that is not valid: netplan refuses them all then.
+
+    All scalars are text, as for netplan: to YAML 1.1 an address of digits alone (10:20:30:40:50:06) is a number.
+    """
     networks: dict[str, dict[str, Any]] = {}
     broken = []
     for path, text in files.items():
         try:
-            document = yaml.safe_load(text) or {}
+            document = yaml.load(text, Loader=yaml.BaseLoader) or {}
             network = document.get("network") or {}
             if not isinstance(network, dict):
                 raise AttributeError
@@ -118,25 +128,85 @@ def conflicts(networks: Mapping[str, Mapping[str, Any]], rails: Sequence[str], l
                 for rail in sorted({members} if isinstance(members, str) else set(members)):
                     if rail in rails:
                         problem = f"{kind[:-1].capitalize()} {name} is made of the rail {rail}."
-                        mend = f"Take {rail} out of it; the ranks use each rail by itself."
+                        mend = _mend(path, f"Take {rail} out of it; the ranks use each rail by itself.")
                         found.append(Conflict(path, f"{kind}.{name}", rail, problem, mend, movable=False))
     return found
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _mend(path: str, mend: str) -> str:
+    """How to mend a file that is not the administrator's own: netplan reads one of the same name in its place."""
+    if _folder(path) not in _MADE_BY_OTHERS:
+        return mend
+    copy = path.replace(_folder(path), "/etc/netplan")
+    return f"{_MADE_BY_OTHERS[_folder(path)]}: copy it to {copy}, which is read in its place. There: {mend}"
 
 
 def _of_ethernet(path: str, name: str, rail: str, others: Sequence[str]) -> Conflict:
     problem = f"Defines the rail {rail} too; netplan merges both definitions."
     if others:
         problem = f"Matches the rail {rail} and also {', '.join(others)}."
-        mend = f"Narrow its match to {', '.join(others)}."
+        mend = _mend(path, f"Narrow its match to {', '.join(others)}.")
         return Conflict(path, f"ethernets.{name}", rail, problem, mend, movable=False)
-    mend = "Remove the definition, or let the role do it (a backup is kept): fabric_migrate_netplan: true."
-    return Conflict(path, f"ethernets.{name}", rail, problem, mend, movable=True)
+    mend = _mend(path, f"Remove the definition, {_MIGRATE}")
+    return Conflict(path, f"ethernets.{name}", rail, problem, mend, movable=_folder(path) not in _MADE_BY_OTHERS)
+
+
+def in_our_place(
+    texts: Mapping[str, str], networks: Mapping[str, Mapping[str, Any]], rails: Sequence[str], links: Sequence[Link]
+) -> list[Conflict]:
+    """What somebody else's file of our file's name says, besides of rails alone: ours would put an end to it.
+
+    It may lie in any of netplan's folders, as ours is read in its place.
+    """
+    found = []
+    for path in (path for path in networks if is_ours(path) and not texts[path].startswith(HEADER)):
+        # What is about rails alone is replaced, wherever the file lies.
+        about_rails = conflicts({OWN_FILE: networks[path]}, rails, links)
+        found += [replace(one, path=path, mend=_mend(path, one.mend)) for one in about_rails if not one.movable]
+        known = {conflict.definition for conflict in about_rails}
+        others = {other: network for other, network in networks.items() if other != path}
+        names = [
+            f"{kind}.{name}"
+            for kind, definitions in networks[path].items()
+            if isinstance(definitions, Mapping)
+            for name in definitions
+        ]
+        if renderer_of(networks) != renderer_of(others):
+            names.append("renderer")
+        problem = f"Has nothing to do with the rails, and {OWN_FILE} is to be the role's."
+        movable = OTHER_FILE not in texts
+        mend = f"Move it to another file of /etc/netplan, {_MIGRATE}"
+        if not movable:
+            mend = f"Move it to another file of /etc/netplan by hand: {OTHER_FILE} is there already."
+        found += [Conflict(path, name, "", problem, mend, movable) for name in names if name not in known]
+    return found
+
+
+def is_ours(path: str) -> bool:
+    """Whether our own file is the one that netplan reads of this name."""
+    return path.rpartition("/")[2] == OWN_FILE.rpartition("/")[2]
+
+
+def migrated(texts: Mapping[str, str], found: Sequence[Conflict]) -> dict[str, str | None]:
+    """Files without what can be taken out, and the one with what is moved; None for a file of which nothing is left."""
+    files: dict[str, str | None] = {}
+    for path in dict.fromkeys(conflict.path for conflict in found if conflict.movable):
+        definitions = [conflict.definition for conflict in found if conflict.path == path and conflict.movable]
+        if is_ours(path):
+            files[OTHER_FILE] = only(texts[path], definitions)
+        else:
+            files[path] = without(texts[path], definitions)
+    return files
 
 
 def matched(name: str, definition: Mapping[str, Any], links: Sequence[Link]) -> set[str]:
     """Names of the interfaces that a definition of `ethernets` is about (netplan-yaml(5), "match")."""
     match = definition.get("match")
-    if match is None:
+    if not isinstance(match, Mapping):
         return {link.name for link in links if link.name == name}
     drivers = match.get("driver") or []
     patterns = [drivers] if isinstance(drivers, str) else list(drivers)
@@ -150,41 +220,32 @@ def matched(name: str, definition: Mapping[str, Any], links: Sequence[Link]) -> 
 
 
 def without(text: str, definitions: Sequence[str]) -> str | None:
-    """A file without some definitions ("ethernets.NAME"); None where nothing is left that says anything.
-
-    The file is written anew, so comments are lost: the backup has them.
-    """
-    document = yaml.safe_load(text)
-    network = document["network"]
-    for path in definitions:
-        kind, _, name = path.partition(".")
-        del network[kind][name]
-        if not network[kind]:
-            del network[kind]
-    if not [key for key in network if key not in _TOP]:
-        return None if "renderer" not in network else _dump(document)
-    return _dump(document)
+    """A file without some definitions ("ethernets.NAME"); None where nothing is left that says anything."""
+    return _rewritten(text, lambda path: path not in definitions, "without the fabric's rails")
 
 
-def _dump(document: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(dict(document), sort_keys=False)
-    return f"# Written anew by the Ansible collection dgx_spark.sglang, without the fabric's rails.\n{text}"
+def only(text: str, definitions: Sequence[str]) -> str | None:
+    """The same with nothing but some definitions ("ethernets.NAME", "renderer")."""
+    return _rewritten(text, lambda path: path in definitions, f"from what was in {OWN_FILE}")
 
 
-def apply_commands(renderer: str, interfaces: Sequence[str], sysctl_file: str) -> list[list[str]]:
-    """What makes the new files count, for the rails alone: `netplan apply` would touch the management network too."""
-    commands = [["netplan", "generate"]]
-    if renderer == "NetworkManager":
-        commands += [["nmcli", "connection", "reload"]]
-        commands += [["nmcli", "connection", "up", f"netplan-{interface}"] for interface in interfaces]
-    else:
-        commands += [
-            ["systemctl", "daemon-reload"],
-            ["systemctl", "start", "systemd-networkd.service"],
-            ["networkctl", "reload"],
-            ["networkctl", "reconfigure", *interfaces],
-        ]
-    return [*commands, ["sysctl", "--quiet", "--load", sysctl_file]]
+def _rewritten(text: str, keep: Callable[[str], bool], how: str) -> str | None:
+    """A file with the definitions that are kept, each as it is but for its comments: the backup has those."""
+    document = yaml.compose(text, Loader=yaml.BaseLoader) or yaml.MappingNode("", [])
+    (network,) = [value for key, value in document.value if key.value == "network"]
+    left = []
+    for key, value in network.value:
+        if isinstance(value, yaml.MappingNode):
+            value.value = [pair for pair in value.value if keep(f"{key.value}.{pair[0].value}")]
+            if value.value:
+                left.append((key, value))
+        elif key.value == "version" or keep(key.value):
+            left.append((key, value))
+    network.value = left
+    if all(key.value == "version" for key, _ in left):
+        return None
+    written: str = yaml.serialize(document, Dumper=yaml.BaseDumper)
+    return f"# Written anew by the Ansible collection dgx_spark.sglang, {how}.\n{written}"
 
 
 def sysctls(interfaces: Sequence[str]) -> str:
@@ -194,7 +255,7 @@ def sysctls(interfaces: Sequence[str]) -> str:
     interface, so that the peer's packets come in by the wrong rail (Documentation/networking/ip-sysctl.rst).
     """
     settings = {"ipv4": {"arp_ignore": 1, "arp_announce": 2}, "ipv6": {"disable_ipv6": 1}}
-    lines = ["# The rails of the fabric, by the Ansible collection dgx_spark.sglang."]
+    lines = [HEADER]
     for family, values in settings.items():
         for interface in interfaces:
             lines += [f"net/{family}/conf/{interface}/{key} = {value}" for key, value in values.items()]

@@ -176,11 +176,6 @@ def _interface(link: Mapping[str, Any], devices: Sequence[Device], speed: Callab
     }
 
 
-def interface_of(result: Result, name: str) -> Interface:
-    """An interface by its name; KeyError without it."""
-    return {interface["name"]: interface for interface in result["interfaces"]}[name]
-
-
 def place_of(result: Result, rail: Rail) -> Place | None:
     """The RDMA device and the port of a rail, with all their facts; None where the rail has none."""
     found = places_of(result["devices"], rail["interface"]) if rail["interface"] else []

@@ -11,7 +11,8 @@ short_description: Tell what a node's netplan files say of the fabric's rails
 version_added: 0.1.0
 description:
   - Reads all netplan files of the node and finds the definitions that take part in a rail, beside the collection's own
-    file. Says how the files would be without them, and by which interface the node is being managed.
+    file, and those in the place of that file which are about something else. Says how the files would be without them,
+    and by which interface the node is being managed.
   - Changes nothing.
 options:
   interfaces:
@@ -48,13 +49,8 @@ files:
   type: list
   elements: str
   sample: [/etc/netplan/01-netcfg.yaml, /etc/netplan/40-cx7.yaml]
-renderer:
-  description: Who configures the network, C(networkd) or C(NetworkManager), as the files say.
-  returned: always
-  type: str
-  sample: networkd
 conflicts:
-  description: Definitions beside the collection's own that take part in a rail.
+  description: Definitions that are in the way of the collection's own.
   returned: always
   type: list
   elements: dict
@@ -68,7 +64,7 @@ conflicts:
       type: str
       sample: ethernets.enp1s0f1np1
     interface:
-      description: The rail, empty for a file that can't be read.
+      description: The rail, empty for a file that can't be read and for what has nothing to do with a rail.
       type: str
     problem:
       description: What is wrong.
@@ -77,10 +73,10 @@ conflicts:
       description: What to do.
       type: str
     movable:
-      description: Whether the definition is about rails alone, so that it can be taken out.
+      description: Whether the role can take it out, or move it to another file.
       type: bool
 migrated:
-  description: The files as they are without the definitions that can be taken out.
+  description: The files without the definitions that can be taken out, and the one with those that are moved.
   returned: always
   type: list
   elements: dict
@@ -136,6 +132,11 @@ def ip(module: AnsibleModule, *words: str) -> list[dict[str, Any]]:
     return answer
 
 
+def mode_of(path: Path) -> str:
+    """The permission bits of a file, in octal; a new one is nobody else's business."""
+    return f"{stat.S_IMODE(path.stat().st_mode):04o}" if path.exists() else "0600"
+
+
 def driver(root: Path, name: str) -> str:
     """The kernel module of an interface."""
     link = root / "sys/class/net" / name / "device/driver"
@@ -168,19 +169,16 @@ def main() -> None:
         _fabric_netplan.Link(link["ifname"], link.get("address", ""), driver(root, link["ifname"]))
         for link in addresses
     ]
-    others = {path: network for path, network in networks.items() if path != _fabric_netplan.OWN_FILE}
+    others = {path: network for path, network in networks.items() if not _fabric_netplan.is_ours(path)}
     found += _fabric_netplan.conflicts(others, module.params["interfaces"], links)
-    migrated = []
-    for path in dict.fromkeys(conflict.path for conflict in found if conflict.movable):
-        gone = list(
-            dict.fromkeys(conflict.definition for conflict in found if conflict.path == path and conflict.movable)
-        )
-        mode = stat.S_IMODE(root.joinpath(path.lstrip("/")).stat().st_mode)
-        migrated.append({"path": path, "content": _fabric_netplan.without(texts[path], gone), "mode": f"{mode:04o}"})
+    found += _fabric_netplan.in_our_place(texts, networks, module.params["interfaces"], links)
+    migrated = [
+        {"path": path, "content": content, "mode": mode_of(root / path.lstrip("/"))}
+        for path, content in _fabric_netplan.migrated(texts, found).items()
+    ]
     module.exit_json(
         changed=False,
         files=list(texts),
-        renderer=_fabric_netplan.renderer_of(networks),
         conflicts=[asdict(conflict) for conflict in found],
         migrated=migrated,
         management=management(addresses, ip(module, "route", "show", "default"), _ssh.connection()),

@@ -73,6 +73,106 @@ def test_conflicts(kinds: dict[str, Any], rails: list[str], movable: bool, words
     assert all(conflict.movable is movable and words in conflict.mend for conflict in found)
 
 
+@pytest.mark.parametrize(("folder", "why"), [("/run/netplan", "made anew at each boot"), ("/lib/netplan", "a package")])
+def test_what_comes_back_by_itself_is_not_taken_out(folder: str, why: str) -> None:
+    """A file of the same name in /etc/netplan is the only mend that lasts."""
+    kinds = {"ethernets": {RAILS[0]: {"dhcp4": "true"}, "all-en": {"match": {"name": "en*"}}}}
+    found = netplan.conflicts({f"{folder}/x.yaml": kinds}, RAILS[:1], LINKS)
+    assert [conflict.definition for conflict in found] == [f"ethernets.{RAILS[0]}", "ethernets.all-en"]
+    for conflict in found:
+        assert not conflict.movable
+        assert why in conflict.mend
+        assert "copy it to /etc/netplan/x.yaml" in conflict.mend
+
+
+THEIRS = """\
+# by hand
+network:
+  version: 2
+  renderer: NetworkManager
+  ethernets:
+    enp1s0f0np0: {link-local: [ipv4]}
+    enp1s0f1np1: {link-local: [ipv4]}
+    lab: {match: {macaddress: 10:20:30:40:50:06}, wakeonlan: on, mtu: 0100}  # words, not numbers
+    enP2p1s0f1np1:
+      link-local: [ipv4]
+  vlans:
+    lab.7: {id: 7, link: lab}
+"""
+
+
+def ours(text: str, *others: str, path: str = netplan.OWN_FILE) -> tuple[list[netplan.Conflict], dict[str, str | None]]:
+    """What is found in a file in our place, and what the role would make of it."""
+    texts = {path: text, **dict.fromkeys(others, "network: {renderer: networkd}")}
+    networks, _ = netplan.parse(texts)
+    found = netplan.in_our_place(texts, networks, RAILS, LINKS)
+    return found, netplan.migrated(texts, found)
+
+
+def test_what_else_is_in_our_place_is_told_and_moved_as_it_is() -> None:
+    found, files = ours(THEIRS)
+    assert [conflict.definition for conflict in found] == [
+        "ethernets.enp1s0f0np0",
+        "ethernets.lab",
+        "vlans.lab.7",
+        "renderer",
+    ]
+    assert all(conflict.movable and "fabric_migrate_netplan: true" in conflict.mend for conflict in found)
+    text = files[netplan.OTHER_FILE] or ""
+    assert list(files) == [netplan.OTHER_FILE]
+    assert yaml.load(text, Loader=yaml.BaseLoader)["network"] == {
+        "version": "2",
+        "renderer": "NetworkManager",
+        "ethernets": {
+            "enp1s0f0np0": {"link-local": ["ipv4"]},
+            "lab": {"match": {"macaddress": "10:20:30:40:50:06"}, "wakeonlan": "on", "mtu": "0100"},
+        },
+        "vlans": {"lab.7": {"id": "7", "link": "lab"}},
+    }
+    for word in ("10:20:30:40:50:06", "wakeonlan: on", "mtu: 0100"):
+        assert word in text
+    # NVIDIA's own folder, or one that goes first, makes no difference.
+    assert [conflict.definition for conflict in ours(THEIRS, path="/run/netplan/40-cx7.yaml")[0]] == [
+        conflict.definition for conflict in found
+    ]
+
+
+def test_a_renderer_that_does_not_count_stays_behind() -> None:
+    """Moved to a later file, it would."""
+    found, files = ours(THEIRS, "/etc/netplan/40-d.yaml")
+    assert "renderer" not in [conflict.definition for conflict in found]
+    assert "renderer" not in (files[netplan.OTHER_FILE] or "")
+
+
+def test_nothing_is_in_the_way_of_our_own_file() -> None:
+    assert ours(f"{netplan.HEADER}\n{THEIRS}") == ([], {})
+    assert ours(netplan.render({RAILS[0]: "10.0.0.1/24"}, 9000)) == ([], {})
+    rails_alone = "network: {version: 2, ethernets: {enp1s0f1np1: {link-local: [ipv4]}}}"
+    assert ours(rails_alone) == ([], {})
+
+
+def test_what_is_about_rails_and_others_is_not_moved() -> None:
+    found, files = ours("network: {ethernets: {all: {match: {name: en*}}}, bonds: {b: {interfaces: [enp1s0f1np1]}}}")
+    assert {(conflict.definition, conflict.movable) for conflict in found} == {
+        ("ethernets.all", False),
+        ("bonds.b", False),
+    }
+    assert files == {}
+
+
+def test_nothing_is_moved_over_a_file_that_is_there() -> None:
+    found, files = ours(THEIRS, netplan.OTHER_FILE)
+    assert files == {}
+    assert all(not conflict.movable and netplan.OTHER_FILE in conflict.mend for conflict in found)
+
+
+def test_an_address_of_digits_is_an_address() -> None:
+    """YAML 1.1 reads a number."""
+    links = [Link(RAILS[0], "10:20:30:40:50:06")]
+    networks, _ = netplan.parse({"x": "network: {ethernets: {x: {match: {macaddress: 10:20:30:40:50:06}}}}"})
+    assert [conflict.interface for conflict in netplan.conflicts(networks, RAILS, links)] == [RAILS[0]]
+
+
 def test_files_that_netplan_would_refuse_are_told() -> None:
     networks, broken = netplan.parse({"a": "network: [", "b": "network: 3", "c": "", "d": "network: {version: 2}"})
     assert [conflict.path for conflict in broken] == ["a", "b"]
@@ -96,13 +196,6 @@ def test_a_file_without_a_definition() -> None:
     assert "renderer: NetworkManager" in (netplan.without(renderer, [f"ethernets.{RAILS[0]}"]) or "")
 
 
-@pytest.mark.parametrize("renderer", ["networkd", "NetworkManager"])
-def test_only_the_rails_are_applied(renderer: str) -> None:
-    commands = netplan.apply_commands(renderer, RAILS, "/f")
-    assert ["netplan", "apply"] not in commands
-    assert all(any(rail in word for command in commands for word in command) for rail in RAILS)
-
-
 def test_module(tmp_path: Path) -> None:
     (tmp_path / "etc/netplan").mkdir(parents=True)
     (tmp_path / "lib/netplan").mkdir(parents=True)
@@ -116,6 +209,16 @@ def test_module(tmp_path: Path) -> None:
     (conflict,) = result["conflicts"]
     assert (conflict["path"], conflict["definition"]) == ("/etc/netplan/50-x.yaml", "ethernets.enp1s0f1np1")
     assert result["migrated"] == [{"path": "/etc/netplan/50-x.yaml", "content": None, "mode": "0600"}]
+
+
+def test_module_tells_what_is_in_our_place(tmp_path: Path) -> None:
+    (tmp_path / "etc/netplan").mkdir(parents=True)
+    (tmp_path / "etc/netplan/40-cx7.yaml").write_text(THEIRS)
+    result = adhoc.run(tmp_path, "fabric_netplan_info", {"interfaces": RAILS, "root": str(tmp_path)}).result
+    assert [conflict["definition"] for conflict in result["conflicts"]][-1] == "renderer"
+    (moved,) = result["migrated"]
+    assert (moved["path"], moved["mode"]) == ("/etc/netplan/41-cx7-other.yaml", "0600")
+    assert "enp1s0f0np0" in moved["content"]
 
 
 def test_the_ssh_session_is_found_through_sudo(tmp_path: Path) -> None:

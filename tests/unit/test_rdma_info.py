@@ -71,6 +71,10 @@ def named(result: _rdma.Result) -> dict[str, _rdma.Device]:
     return {device["name"]: device for device in result["devices"]}
 
 
+def interface_of(result: _rdma.Result, name: str) -> _rdma.Interface:
+    return {one["name"]: one for one in result["interfaces"]}[name]
+
+
 def rails(result: _rdma.Result) -> list[tuple[str | None, str | None, int | None, int | None]]:
     return [(one["interface"], one["hca"], one["port"], one["gid_index"]) for one in result["rails"]]
 
@@ -131,7 +135,7 @@ def test_spark(spark: _rdma.Result) -> None:
     assert (down["state"], down["physical_state"], down["netdev"]) == ("DOWN", "Disabled", "enP2p1s0f0np0")
     assert [one["netdev"] for one in down["gids"]] == [None, None]
     assert (down["netdev_mtu"], down["active_mtu"]) == (1500, 1024)
-    assert _rdma.interface_of(spark, up) == {
+    assert interface_of(spark, up) == {
         "name": up,
         "mac": "4c:bb:47:2c:00:01",
         "mtu": 9000,
@@ -202,7 +206,7 @@ def test_stale_address(tmp_path: Path) -> None:
     """The rail is found, and the address that doesn't belong there is named."""
     result = read(tmp_path, "stale_address", RAILS)
     assert [one["index"] for one in first_port(result)["gids"]] == [0, 1, 2, 3, 12, 13]
-    assert _rdma.interface_of(result, "enp1s0f1np1")["addresses"] == ["169.254.9.9/16", "192.168.100.11/24"]
+    assert interface_of(result, "enp1s0f1np1")["addresses"] == ["169.254.9.9/16", "192.168.100.11/24"]
     assert rails(result) == [("enp1s0f1np1", "rocep1s0f1", 1, 3), ("enP2p1s0f1np1", "roceP2p1s0f1", 1, 4)]
     assert troubles(result) == [
         "port 1 of rocep1s0f1 has a RoCE v2 GID not only for 192.168.100.11, but for 169.254.9.9 too, and NCCL may"
@@ -276,18 +280,18 @@ def add_gid(result: _rdma.Result, netdev: str) -> None:
 
 
 def on_the_lan(result: _rdma.Result) -> None:
-    _rdma.interface_of(result, "enp1s0f1np1")["addresses"].clear()
-    _rdma.interface_of(result, "enP7s7")["addresses"].append("192.168.100.11/24")
+    interface_of(result, "enp1s0f1np1")["addresses"].clear()
+    interface_of(result, "enP7s7")["addresses"].append("192.168.100.11/24")
 
 
 def on_both(result: _rdma.Result) -> None:
-    _rdma.interface_of(result, "enP2p1s0f1np1")["addresses"].append("192.168.100.11/24")
+    interface_of(result, "enP2p1s0f1np1")["addresses"].append("192.168.100.11/24")
 
 
 def inactive(**interface: bool) -> Callable[[_rdma.Result], None]:
     def spoil(result: _rdma.Result) -> None:
         first_port(result).update({"state": "DOWN", "physical_state": "Polling"})
-        _rdma.interface_of(result, "enp1s0f1np1").update(interface)  # type: ignore[typeddict-item]
+        interface_of(result, "enp1s0f1np1").update(interface)  # type: ignore[typeddict-item]
 
     return spoil
 

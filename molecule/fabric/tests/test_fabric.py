@@ -66,6 +66,19 @@ def has_rails(guest: str) -> bool:
     return {rail: found[rail] for rail in RAILS} == wanted and ignored.split() == ["1", "1"]
 
 
+def is_bare(guest: str) -> bool:
+    """Whether a guest is as it was before the collection came: its files, its rails and their settings."""
+    names = on(guest, "ls /etc/netplan /etc/sysctl.d /etc/security/limits.d /run/systemd/network")
+    links = [link for link in json.loads(on(guest, "ip -json address show")) if link["ifname"] in RAILS]
+    settings = [f"ipv4/conf/{rail}/{key}" for rail in RAILS for key in ("arp_ignore", "arp_announce")]
+    settings += [f"ipv6/conf/{rail}/disable_ipv6" for rail in RAILS]
+    return (
+        not any(word in names for word in ("cx7", "dgx-spark", *RAILS))
+        and [(link["mtu"], link["addr_info"], "UP" in link["flags"]) for link in links] == [(1500, [], False)] * 2
+        and set(on(guest, "cd /proc/sys/net; cat " + " ".join(settings)).split()) == {"0"}
+    )
+
+
 def test_rails_are_as_planned() -> None:
     for guest in ("spark-0", LAST):
         assert has_rails(guest)
@@ -113,21 +126,21 @@ def test_everything_is_there_after_a_boot() -> None:
     assert [rail["problem"] for rail in gids] == [None, None]
 
 
-@pytest.mark.parametrize(
-    ("fault", "found"),
-    [
-        (f"ip link set {RAILS[1]} mtu 1500", f"FABRIC.MTU on {RAILS[1]}"),
-        (f"ip address add 198.18.100.112/24 dev {RAILS[1]}", f"FABRIC.SUBNET on {RAILS[0]}"),
-        (f"ip address del 198.18.101.12/24 dev {RAILS[1]}", f"FABRIC.ADDRESS on {RAILS[1]}"),
-    ],
-)
-def test_a_fault_is_found_by_name_and_mended_by_site_yml(fault: str, found: str) -> None:
-    on(LAST, fault)
-    output = play("playbooks/fabric_test.yml", code=2)
-    (told,) = [line for line in output.splitlines() if "[ERROR]" in line and "FABRIC." in line]
-    assert found in told
-    assert f"fatal: [{LAST}]" in output
+def test_faults_are_found_by_name_and_mended_by_site_yml() -> None:
+    """A check run tells them; it ends well, as the role would mend them."""
+    faults = [
+        ("spark-0", f"ip link set {RAILS[1]} mtu 1500", f"FABRIC.MTU spark-0 {RAILS[1]}"),
+        ("spark-0", f"ip address del 198.18.100.11/24 dev {RAILS[0]}", f"FABRIC.ADDRESS spark-0 {RAILS[0]}"),
+        (LAST, f"ip address add 198.18.100.112/24 dev {RAILS[1]}", f"FABRIC.SUBNET {LAST} {RAILS[0]}"),
+    ]
+    for guest, fault, _ in faults:
+        on(guest, fault)
+    rows = [line.split() for line in fabric("--check").splitlines() if line.startswith("FABRIC.")]
+    told = [" ".join(row[:1] + row[2:4]) for row in rows]
+    for _, _, row in faults:
+        assert row in told
     fabric()
+    assert has_rails("spark-0")
     assert has_rails(LAST)
 
 
@@ -146,6 +159,8 @@ def test_a_pulled_cable() -> None:
     output = play("playbooks/fabric_test.yml", code=2)
     assert f"FABRIC.CARRIER on {RAILS[0]}" in output
     assert f"fatal: [{LAST}]" in output
+    # Nothing that the role could change.
+    assert f"FABRIC.CARRIER on {RAILS[0]}" in fabric("--check", code=2)
 
 
 @pytest.mark.usefixtures("cables")
@@ -159,23 +174,50 @@ def test_swapped_rails(tmp_path: Path) -> None:
     assert all("the rails are swapped" in found for found in told)
 
 
-def test_another_definition_of_a_rail_is_refused_or_migrated() -> None:
-    path = "/etc/netplan/90-stale.yaml"
-    stale = "# by hand\nnetwork:\n  ethernets:\n    enp1s0f1np1: {addresses: [10.9.9.9/24]}\n"
-    on(LAST, f"printf '%s' '{stale}' > {path}; chmod 600 {path}; sha256sum {path} > /root/sum")
+def test_back_to_before_the_collection_came() -> None:
+    management = on(LAST, "sha256sum /etc/netplan/01-mgmt.yaml; ip -json address show enP7s7")
+    play("playbooks/fabric_restore.yml", "-e", "fabric_restore_to=first", "--limit", LAST)
+    assert is_bare(LAST)
+    assert on(LAST, "sha256sum /etc/netplan/01-mgmt.yaml; ip -json address show enP7s7") == management
+
+
+NVIDIAS = """\
+# as it came
+network:
+  version: 2
+  ethernets:
+    enp1s0f0np0: {link-local: [ipv4]}
+    enp1s0f1np1: {link-local: [ipv4]}
+    enP2p1s0f0np0: {link-local: [ipv4]}
+    enP2p1s0f1np1: {link-local: [ipv4]}
+"""
+STALE = "# by hand\nnetwork:\n  ethernets:\n    enp1s0f1np1: {addresses: [10.9.9.9/24]}\n"
+
+
+def test_what_is_in_the_way_is_refused_or_migrated() -> None:
+    """NVIDIA's own file, with more than the rails, and one of somebody's; on a node that the test before left bare."""
+    for name, text in (("40-cx7.yaml", NVIDIAS), ("90-stale.yaml", STALE)):
+        on(LAST, f"cd /etc/netplan; printf '%s' '{text}' > {name}; chmod 600 {name}; sha256sum * > /root/sum")
     output = fabric(code=2)
-    assert f"{path}: ethernets.enp1s0f1np1" in output
     assert "nothing was changed" in output
-    assert has_rails(LAST)
+    assert f"{OWN}: ethernets.enP2p1s0f0np0" in output
+    assert f"{OWN}: ethernets.{RAILS[0]}" not in output
+    assert f"/etc/netplan/90-stale.yaml: ethernets.{RAILS[0]}" in output
 
     fabric("-e", "fabric_migrate_netplan=true")
-    assert on(LAST, f"test -e {path} || echo gone") == "gone"
+    assert has_rails(LAST)
+    assert on(LAST, "ls /etc/netplan").split() == ["01-mgmt.yaml", "40-cx7.yaml", "41-cx7-other.yaml"]
+    assert on(LAST, "stat -c %a /etc/netplan/41-cx7-other.yaml") == "600"
+    assert on(LAST, "netplan get ethernets.enP2p1s0f0np0.link-local") == "- ipv4"
     assert "changed=0" in fabric().partition(f"{LAST} ")[2]
 
     play("playbooks/fabric_restore.yml", "--limit", LAST)
-    assert "OK" in on(LAST, "sha256sum -c /root/sum")
-    assert on(LAST, "netplan get ethernets.enp1s0f1np1.addresses") != ""
-    on(LAST, f"rm {path}")
+    assert on(LAST, "cd /etc/netplan; sha256sum --check --quiet /root/sum && echo same") == "same"
+    assert on(LAST, "ls /etc/netplan").split() == ["01-mgmt.yaml", "40-cx7.yaml", "90-stale.yaml"]
+    until("the rails are as those files say", lambda: "10.9.9.9/24" in on(LAST, f"ip address show {RAILS[0]}"), 30)
+    until("both of them", lambda: "169.254." in on(LAST, f"ip address show {RAILS[1]}"), 30)
+    assert on(LAST, f"cat /sys/class/net/{RAILS[0]}/mtu") == "1500"
+    on(LAST, f"rm {OWN} /etc/netplan/90-stale.yaml")
     fabric()
     assert has_rails(LAST)
 
@@ -207,10 +249,23 @@ def test_a_network_that_is_really_broken_is_put_back_by_the_timer() -> None:
     assert on(LAST, "ls /etc/netplan").split() == ["01-mgmt.yaml", "40-cx7.yaml"]
 
 
-def test_networkmanager() -> None:
+@pytest.mark.usefixtures("cables")
+def test_networkmanager_and_back() -> None:
+    """On one node with a cable pulled: that is a finding, but no reason to take the change back."""
     run("ansible", "-i", str(INVENTORY), "sparks", "-m", "ansible.builtin.systemd_service", "-a",
         "name=NetworkManager state=started", seconds=300)  # fmt: skip
-    fabric("-e", "fabric_renderer=NetworkManager")
-    assert has_rails(LAST)
+    lab("plug", LAST, "rail0", "none")
+    output = fabric("-e", "fabric_renderer=NetworkManager fabric_settle_seconds=3", code=2)
+    assert "taken back" not in output
+    assert f"FABRIC.CARRIER on {RAILS[0]}" in output
+    assert has_rails("spark-0")
+    lab("plug", LAST, "rail0", "rail0")
+    until("NetworkManager connects the rail by itself", lambda: has_rails(LAST), 60)
     for rail in RAILS:
         assert on(LAST, f"nmcli -g GENERAL.CONNECTION device show {rail}") == f"netplan-{rail}"
+
+    play("playbooks/fabric_restore.yml")
+    for rail in RAILS:
+        assert on(LAST, f"nmcli -g GENERAL.STATE device show {rail}") == "10 (unmanaged)"
+    fabric()
+    assert has_rails(LAST)
