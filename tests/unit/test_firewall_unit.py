@@ -46,7 +46,8 @@ role, variables = sys.argv[1], json.loads(sys.argv[2])
 init_plugin_loader()
 loader = DataLoader()
 read = lambda name: loader.load_from_file(f"{role}/{name}/main.yml", trusted_as_template=True)
-(arguments,) = [task[name] for task in read("tasks") for name in task if name.endswith(".guarded_change")]
+tasks = [task[name] for task in read("tasks") for name in task if name.endswith(".guarded_change")]
+(arguments,) = [task for task in tasks if "files" in task]
 print(json.dumps(Templar(loader, {**read("defaults"), **read("vars"), **variables}).template(arguments)))
 """
 
