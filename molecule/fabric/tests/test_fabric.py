@@ -264,8 +264,10 @@ def test_networkmanager_and_back() -> None:
     for rail in RAILS:
         assert on(LAST, f"nmcli -g GENERAL.CONNECTION device show {rail}") == f"netplan-{rail}"
 
-    play("playbooks/fabric_restore.yml")
-    for rail in RAILS:
-        assert on(LAST, f"nmcli -g GENERAL.STATE device show {rail}") == "10 (unmanaged)"
+    play("playbooks/fabric_restore.yml", "--limit", LAST)
+    until("networkd has the rails back", lambda: has_rails(LAST), 30)
     fabric()
-    assert has_rails(LAST)
+    for guest in ("spark-0", LAST):
+        assert has_rails(guest)
+        for rail in RAILS:
+            assert on(guest, f"nmcli -g GENERAL.STATE device show {rail}") == "10 (unmanaged)"
