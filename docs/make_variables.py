@@ -27,6 +27,7 @@ ORDER = [
     "fabric_test",
     "firewall",
     "container_runtime",
+    "memory_guard",
     "image",
     "model",
     "spread",

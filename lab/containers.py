@@ -68,8 +68,11 @@ def remove(names: list[str]) -> None:
     """
     if names:
         # Of a killed `podman run` something may be left that isn't a container yet: it has a name
-        # all the same.
-        run(["podman", "rm", "--force", "--ignore", "--time=2", *names])
+        # all the same. One that ends while it is being killed makes podman fail, and is gone all the same: it is asked
+        # again, and then nothing is left to fail with.
+        command = ["podman", "rm", "--force", "--ignore", "--time=2", *names]
+        if attempt(command).returncode != 0:
+            run(command)
 
 
 def remove_volumes(names: list[str]) -> None:

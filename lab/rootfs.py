@@ -36,7 +36,7 @@ _NODE_PACKAGES = (
 )
 # A node is bare: what the roles install lies in its offline repository.
 _NODE_REPOSITORY = (
-    *("docker.io", "rsync", "python3-requests", "nftables"),
+    *("docker.io", "rsync", "python3-requests", "nftables", "earlyoom"),
     *("ibverbs-utils", "rdmacm-utils", "perftest"),
 )
 _BASE_PACKAGES = ("python3", "ca-certificates")

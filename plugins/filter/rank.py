@@ -7,9 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._gates import GateOptions, gates_config
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe_choice import missed
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import release_rows
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._status import failures, status_row
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._supervision import supervision
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._unit import (
     RunOptions,
     group_label,
@@ -21,6 +24,14 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._unit import (
 def rank_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     """The `docker run` of a rank; options are the fields of RunOptions."""
     return run_command(plan, rank, RunOptions(**options))
+
+
+def rank_gates(plan: Mapping[str, Any], rank: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a node is asked before its rank starts; options are fields of GateOptions."""
+    try:
+        return gates_config(plan, rank, GateOptions(**options))
+    except ValueError as error:
+        raise AnsibleFilterError(str(error)) from error
 
 
 def status_rows(plan: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -43,7 +54,9 @@ class FilterModule:
             "moe_configs_missed": missed,
             "of_ranks": of_ranks,
             "rank_command": rank_command,
+            "rank_gates": rank_gates,
             "rank_label": group_label,
+            "rank_supervision": supervision,
             "release_rows": release_rows,
             "status_failures": failures,
             "status_rows": status_rows,

@@ -27,6 +27,7 @@ PROPERTIES = (
     "StateChangeTimestamp",
     "MainPID",
     "InvocationID",
+    "StatusText",
 )
 LABEL_GROUP = "dgx-spark.group"
 """The label that tells which plan a running container belongs to."""
@@ -85,6 +86,9 @@ MARKERS = (
     Marker("SIGQUIT received", "failing"),
 )
 
+WAITING = "waiting for the group"
+"""The phase of a supervisor that has not started its container yet; its own words say for whom."""
+
 _AFTER_SERVING = ("serving", "stopping", "failing")
 
 # A traceback that ends so only follows another failure.
@@ -92,6 +96,7 @@ _CONSEQUENCES = ("EOFError", "SystemExit", "KeyboardInterrupt", "Initialization 
 # One-line reasons, the telling ones first. The group, or the whole match, is the reason.
 _REASONS = (
     re.compile(r"^\S+\.py: error: (.+)"),
+    re.compile(r"^gate \S+ failed: (.+)"),
     re.compile(r"\S*error while attempting to bind on address .*in use", re.IGNORECASE),
     re.compile(r"^docker: (?:Error response from daemon: )?(?!Pulling)(.+)"),
     re.compile(r"^(?:\S+: )?(?:\S+: )?line \d+: .*: command not found"),
@@ -142,7 +147,38 @@ def unit_facts(shown: Mapping[str, str]) -> dict[str, object]:
         "need_daemon_reload": shown.get("NeedDaemonReload") == "yes",
         "since": iso_time(stamp or shown.get("StateChangeTimestamp", "")),
         "pid": _number(shown.get("MainPID", "")),
+        "status_text": shown.get("StatusText", ""),
     }
+
+
+def supervised(unit: Mapping[str, object], container: Mapping[str, object], now: str) -> dict[str, object]:
+    """What the unit runs or is about to run: {group, release, epoch}, each None where nothing is under way.
+
+    now: what the supervisor has noted about itself ("" for nothing), which counts while it lives. Before its container
+    is there only this tells whether it belongs to the plan; one that has noted nothing belongs to none ("").
+    """
+    noted = _note(now)
+    if noted and noted.get("pid") == unit["pid"]:
+        return {name: noted.get(name) for name in ("group", "release", "epoch")}
+    if container["running"]:
+        return {"group": container["group"], "release": container["release"], "epoch": None}
+    nothing = "" if unit["pid"] else None
+    return {"group": nothing, "release": nothing, "epoch": None}
+
+
+def last_end(last: str) -> dict[str, object] | None:
+    """What the supervisor has noted about the last end of its group, None where it has not seen one."""
+    noted = _note(last)
+    names = ("epoch", "first_rank", "host", "why", "at", "served")
+    return {name: noted.get(name) for name in names} if noted else None
+
+
+def _note(text: str) -> dict[str, object]:
+    try:
+        noted = json.loads(text or "{}")
+    except ValueError:  # a foreign file; the supervisor replaces its own in one step
+        noted = {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def _number(text: str) -> int:
@@ -252,10 +288,15 @@ def overall_phase(
         return "restarting", f"{unit['restarts']} restarts so far"
     if state == "deactivating":
         return "stopping", str(sub)
+    words = str(unit["status_text"])
     if sub in ("condition", "start-pre"):
-        return "checking", "the checks before the start"
-    if health == 200:
+        return "checking", words or "the checks before the start"
+    if health == 200 and state == "active":
         return "serving", ""
+    if state == "activating" and not container_runs and words:
+        return WAITING, words
+    if health == 200:
+        return "warming up", words
     if log[0] == "serving" and asked:
         said = f"answers {health}" if health is not None else str(health_error)
         return "unhealthy", f"the log says serving, /health: {said}"

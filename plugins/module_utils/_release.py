@@ -34,6 +34,7 @@ ENV_RELEASE = "SGLANG_RELEASE"
 ENV_MOUNTS = "SGLANG_MOUNTS"
 ENV_IMAGE = "SGLANG_IMAGE"
 ENV_FLAGS = "SGLANG_FLAGS"
+ENV_IMAGE_ID = "SGLANG_IMAGE_ID"
 # Docker takes "localhost" for a registry, so nobody is ever asked for such an image.
 _BAKED = "localhost/dgx-spark/sglang"
 # Counts the ways in which images are baked, so that a new way makes new ones.
@@ -141,13 +142,16 @@ def _digest_of(content: object) -> str:
     return sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()[:12]
 
 
-def env_text(identity: str, runs: str, mounts: Sequence[Mapping[str, str]], flags: Sequence[str]) -> str:
-    """The text of release.env. Words are unquoted twice: read from the file, and split by the unit."""
+def env_text(identity: str, runs: str, mounts: Sequence[Mapping[str, str]], flags: Sequence[str], image_id: str) -> str:
+    """The text of release.env. Words are unquoted twice: read from the file, and split by the unit.
+
+    image_id: what the image has to be at each start, "" where that can't be said (a baked one is each node's own).
+    """
     lists = {
         ENV_MOUNTS: [f"--mount={mount_value(mount['source'], mount['target'])}" for mount in mounts],
         ENV_FLAGS: flags,
     }
-    lines = [f"{ENV_RELEASE}={identity}", f"{ENV_IMAGE}={runs}"]
+    lines = [f"{ENV_RELEASE}={identity}", f"{ENV_IMAGE}={runs}", f"{ENV_IMAGE_ID}={image_id}"]
     for name, words in lists.items():
         quoted = " ".join(f"'{word}'" for word in words).replace("\\", "\\\\").replace('"', '\\"')
         lines.append(f'{name}="{quoted}"')
@@ -206,7 +210,7 @@ class Store:
                 _write(fresh / file.name, file.content)
             listed = [{"name": file.name, "target": file.target, "sha256": file.digest} for file in content.files]
             mounts = [] if content.baked else self._mounts(identity, listed)
-            env = env_text(identity, content.runs, mounts, content.flags)
+            env = env_text(identity, content.runs, mounts, content.flags, "" if content.baked else content.image_id)
             manifest: dict[str, object] = {"id": identity, "made": now(), "files": listed, "flags": list(content.flags)}
             manifest |= {"image": content.image, "image_id": content.image_id, "runs": content.runs}
             manifest["env_sha256"] = sha256(env.encode()).hexdigest()

@@ -18,7 +18,7 @@ def status_row(plan: Mapping[str, Any], rank: Mapping[str, Any], seen: Mapping[s
     if not seen["installed"]:
         return {**row, "state": "not installed"}
     # While a rank is started again and again, what counts is why it ended the last time.
-    failure = seen.get("failure") or (seen.get("previous") or {}).get("failure")
+    failure = seen.get("failure") or last_end(seen.get("last_end")) or (seen.get("previous") or {}).get("failure")
     return {
         **row,
         "state": str(seen["active_state"]),
@@ -29,6 +29,11 @@ def status_row(plan: Mapping[str, Any], rank: Mapping[str, Any], seen: Mapping[s
         "health": "ok" if seen["health"] == 200 else str(seen["health"] or "no answer"),
         "failure": str(failure) if failure and seen["health"] != 200 else "",
     }
+
+
+def last_end(last: Mapping[str, Any] | None) -> str:
+    """Who failed first when the group ended the last time, as every node has been told."""
+    return f"rank {last['first_rank']} ({last['host']}) failed first: {last['why']} ({last['at']})" if last else ""
 
 
 def failures(rows: Sequence[Mapping[str, str]]) -> str:

@@ -38,7 +38,8 @@ class RunOptions:
 
     ulimits: name -> limit (memlock and stack in bytes, -1 for none). gpu_devices: CDI names, used on cuda only.
     rdma: whether the node has /dev/infiniband. env_file: path on the node. model_digest: names the content of the
-    model directory. docker_options: further words, as they are.
+    model directory. docker_options: further words, as they are. supervision: what the unit's own programs are and are
+    told, as plain data.
     """
 
     ulimits: Mapping[str, int]
@@ -47,6 +48,7 @@ class RunOptions:
     env_file: str
     model_digest: str
     docker_options: Sequence[str]
+    supervision: object = None
 
 
 def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOptions) -> list[str]:
@@ -68,7 +70,7 @@ def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOp
         *rank["server_args"],
         RELEASE_ARGUMENTS,
     ]
-    label = f"--label={LABEL_GROUP}={digest([plan['group_id'], options.model_digest, after])}"
+    label = f"--label={LABEL_GROUP}={digest([plan['group_id'], options.model_digest, options.supervision, after])}"
     return [*before, label, *after]
 
 

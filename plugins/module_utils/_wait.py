@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _status
+
 # Seconds between signs of life while the phase stays the same.
 HEARTBEAT = 30.0
 # A unit that is stopped or failed in this many polls in a row won't come by itself. One such poll
@@ -89,6 +91,8 @@ class Wait:
         parts = [f"{self.host}: {trouble}."]
         if info["health_error"]:
             parts.append(f"/health: {info['health_error']}.")
+        if self._restarted and info["last_end"]:
+            parts.append(f"The group ended: {_status.last_end(info['last_end'])}.")
         if told["failure"]:
             parts.append(f"Reason in the log: {told['failure']}")
         if told["last_lines"]:
@@ -99,5 +103,5 @@ class Wait:
 
 
 def healthy(info: Mapping[str, Any]) -> bool:
-    """Whether the rank answered /health with 200."""
-    return bool(info["health"] == 200)
+    """Whether the rank answers /health with 200, and its unit says that the group serves."""
+    return bool(info["health"] == 200 and info["active_state"] == "active")

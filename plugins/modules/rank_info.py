@@ -22,6 +22,10 @@ options:
     description: Name of the rank's container.
     type: str
     default: sglang-rank
+  state_dir:
+    description: Where the unit's supervisor notes what it does.
+    type: path
+    default: /run/sglang-rank
   health_url:
     description: URL of the rank's C(/health). Not asked when left out.
     type: str
@@ -140,6 +144,48 @@ container:
     problem:
       description: Why Docker could not be asked, else none.
       type: str
+status_text:
+  description: What the unit says of itself, as C(systemctl status) shows it.
+  returned: always
+  type: str
+  sample: "waiting for rank 2 (spark-2)"
+runs:
+  description: What the unit runs, or is about to run; each is none where nothing is under way.
+  returned: always
+  type: dict
+  contains:
+    group:
+      description: The plan that it belongs to; empty where a process is there that does not tell.
+      type: str
+    release:
+      description: The release.
+      type: str
+    epoch:
+      description: The start of the whole group that it belongs to.
+      type: str
+last_end:
+  description: The last end of the group that this node has seen since it booted, none where it has seen none.
+  returned: always
+  type: dict
+  contains:
+    epoch:
+      description: Which start of the group ended.
+      type: str
+    first_rank:
+      description: The rank that failed first.
+      type: int
+    host:
+      description: Its host.
+      type: str
+    why:
+      description: Why.
+      type: str
+    at:
+      description: When, by this node's clock; UTC.
+      type: str
+    served:
+      description: Whether the group had served.
+      type: bool
 health:
   description: HTTP status of O(health_url), none when there was no answer or it was not asked.
   returned: always
@@ -151,8 +197,8 @@ health_error:
   type: str
 phase:
   description:
-    - What the rank is doing. One of V(not installed), V(stopped), V(checking), V(pulling image),
-      V(starting container), V(starting server), V(waiting for peers), V(loading weights),
+    - What the rank is doing. One of V(not installed), V(stopped), V(checking), V(waiting for the group),
+      V(pulling image), V(starting container), V(starting server), V(waiting for peers), V(loading weights),
       V(allocating memory pools), V(compiling kernels), V(capturing graphs), V(starting API),
       V(warming up), V(serving), V(unhealthy), V(failing), V(stopping), V(restarting), V(failed).
   returned: always
@@ -234,6 +280,7 @@ import os
 import shutil
 import subprocess
 from itertools import islice
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _http, _rank
@@ -267,6 +314,14 @@ def inspect_container(module: AnsibleModule, name: str) -> dict[str, object]:
             return _rank.no_container(str(trouble))
     absent = "no such" in err.lower()
     return _rank.no_container(None if absent else err.strip() or f"docker inspect ended {code}")
+
+
+def read_note(folder: str, name: str) -> str:
+    """A note of the supervisor, "" where there is none."""
+    try:
+        return Path(folder, name).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
 
 
 def read_log(module: AnsibleModule, unit: str, invocation: str, count: int) -> tuple[list[str], list[str], str | None]:
@@ -330,6 +385,7 @@ def main() -> None:
         argument_spec={
             "unit": {"type": "str", "default": "sglang-rank.service"},
             "container": {"type": "str", "default": "sglang-rank"},
+            "state_dir": {"type": "path", "default": "/run/sglang-rank"},
             "health_url": {"type": "str"},
             "health_timeout": {"type": "float", "default": 25},
             "log_lines": {"type": "int", "default": 400},
@@ -365,6 +421,8 @@ def main() -> None:
         changed=False,
         **unit,
         container=container,
+        runs=_rank.supervised(unit, container, read_note(params["state_dir"], "now.json")),
+        last_end=_rank.last_end(read_note(params["state_dir"], "last.json")),
         health=health.status,
         health_error=health.error if health.status is None else None,
         phase=phase,

@@ -200,6 +200,7 @@ def test_unit_facts() -> None:
         "need_daemon_reload": True,
         "since": "2026-11-23T12:31:58Z",
         "pid": 4242,
+        "status_text": "",
     }
     starting = _rank.unit_facts({**SHOW, "ActiveState": "activating"})
     assert starting["since"] == "2026-11-23T12:40:00Z"
@@ -231,6 +232,53 @@ def test_overall_phase(changes: dict[str, str], log: tuple[str, str], health: in
     unit = _rank.unit_facts({**SHOW, **changes})
     asked = {"health": health, "health_error": "no answer", "container_runs": True, "asked": True}
     assert _rank.overall_phase(unit, log, **asked)[0] == phase  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "health", "container", "phase"),
+    [
+        ({"SubState": "start-pre"}, None, False, ("checking", "waiting for spark-2")),
+        ({"SubState": "start"}, None, False, (_rank.WAITING, "waiting for spark-2")),
+        ({"SubState": "start"}, None, True, ("loading weights", "")),
+        # Healthy, but the group has not said yet that it serves.
+        ({"SubState": "start"}, 200, True, ("warming up", "waiting for spark-2")),
+    ],
+)
+def test_phase_of_a_start(changes: dict[str, str], health: int | None, container: bool, phase: tuple[str, str]) -> None:
+    """Before its container is there, a unit's own words say more than the log."""
+    unit = _rank.unit_facts({**SHOW, "ActiveState": "activating", "StatusText": "waiting for spark-2", **changes})
+    log = ("loading weights", "")
+    assert _rank.overall_phase(unit, log, health, None, asked=True, container_runs=container) == phase
+
+
+NOW = '{"pid": 4242, "group": "g", "release": "r", "epoch": "e"}'
+
+
+@pytest.mark.parametrize(
+    ("now", "container", "expected"),
+    [
+        (NOW, {"running": False}, ("g", "r", "e")),
+        # Of an earlier process.
+        (NOW.replace("4242", "7"), {"running": False}, ("", "", None)),
+        (NOW.replace("4242", "7"), {"running": True, "group": "x", "release": "y"}, ("x", "y", None)),
+        ("", {"running": True, "group": "x", "release": "y"}, ("x", "y", None)),
+        ("half a no", {"running": False}, ("", "", None)),
+        ("[]", {"running": False}, ("", "", None)),
+    ],
+)
+def test_what_a_unit_runs(now: str, container: dict[str, object], expected: tuple[str | None, ...]) -> None:
+    assert tuple(_rank.supervised(_rank.unit_facts(SHOW), container, now).values()) == expected
+
+
+def test_a_unit_without_a_process_runs_nothing() -> None:
+    stopped = _rank.unit_facts({**SHOW, "MainPID": "0"})
+    assert set(_rank.supervised(stopped, {"running": False}, NOW).values()) == {None}
+
+
+def test_the_last_end() -> None:
+    told = {"epoch": "e", "first_rank": 2, "host": "spark-2", "why": "it said: boom", "at": "t", "served": True}
+    assert _rank.last_end(json.dumps({**told, "by_hand": False})) == told
+    assert _rank.last_end("") is None
 
 
 def test_journal_entries() -> None:
@@ -300,6 +348,8 @@ def info(phase: str = "loading weights", **changes: Any) -> dict[str, Any]:
         "phase": phase,
         "phase_detail": "",
         "installed": True,
+        "active_state": "active",
+        "last_end": None,
         "restarts": 5,
         "health": None,
         "health_error": "connection refused",
@@ -359,6 +409,8 @@ def test_wait_gives_up() -> None:
     assert late
     assert "not healthy after 100 s; it is loading weights" in late
     assert new_wait().step(info(health=200), 500)[1] is None
+    # The server answers before the unit says that the whole group serves.
+    assert new_wait().step(info(health=200, active_state="activating"), 500)[1]
 
 
 def test_wait_message() -> None:
@@ -377,6 +429,8 @@ def test_wait_message() -> None:
     assert "ValueError: root" in before
     assert "  older" in before
     assert "  last" not in before
+    ended = {"first_rank": 1, "host": "spark-1", "why": "it said: boom", "at": "t"}
+    assert "rank 1 (spark-1) failed first: it said: boom" in wait.message("trouble", info(last_end=ended))
     again = wait.message("trouble", info(previous=previous, failure="KeyError: now"))
     assert "KeyError: now" in again
     assert "  last" in again

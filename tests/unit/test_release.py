@@ -52,7 +52,11 @@ def test_a_release_is_named_after_its_content() -> None:
 def environment(store: Store, identity: str) -> dict[str, str]:
     """release.env as systemd reads it."""
     lines = (store.path(identity) / _release.ENV_FILE).read_text().splitlines()
-    return {name: shlex.split(value)[0] for name, _, value in (line.partition("=") for line in lines) if value != '""'}
+    return {
+        name: shlex.split(value)[0]
+        for name, _, value in (line.partition("=") for line in lines)
+        if value not in ("", '""')
+    }
 
 
 def test_mounted_a_start_takes_the_image_that_it_was_made_for(store: Store) -> None:

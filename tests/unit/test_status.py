@@ -23,6 +23,9 @@ SERVING: dict[str, Any] = {
 }
 
 
+LAST = {"first_rank": 2, "host": "spark-2", "why": "it said: boom", "at": "2026-11-23T12:00:00Z"}
+
+
 @pytest.mark.parametrize(
     ("seen", "expected"),
     [
@@ -43,6 +46,11 @@ SERVING: dict[str, Any] = {
             {**SERVING, "health": None, "phase": "starting server", "previous": {"failure": "invalid choice"}},
             {"phase": "starting server", "failure": "invalid choice"},
         ),
+        (
+            {**SERVING, "health": None, "last_end": LAST, "previous": {"failure": "invalid choice"}},
+            {"failure": "rank 2 (spark-2) failed first: it said: boom (2026-11-23T12:00:00Z)"},
+        ),
+        ({**SERVING, "last_end": LAST}, {"failure": ""}),
         ({**SERVING, "previous": {"failure": "invalid choice"}}, {"phase": "serving", "failure": ""}),
         ({**SERVING, "container": {"image": None}, "model_class": None}, {"image": "x:1", "model": "-"}),
     ],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from ansible_collections.dgx_spark.sglang.roles.rank.files import dgx_spark_rank
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +46,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with <rank>-sglang-rank.service and <rank>-rank.env."""
+    """A folder with <rank>-sglang-rank.service, <rank>-rank.env, and what gates and supervisor are told."""
     out = tmp_path_factory.mktemp("units")
     command = ["ansible-playbook", "-i", "inventory/spark4", "tests/unit/units/render.yml", "-e", f"out={out}"]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
@@ -53,11 +55,16 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+SUPERVISOR = "python3 -I /usr/local/libexec/dgx-spark-rank /etc/dgx-spark/supervision.json -- /usr/bin/"
+
+
 def command_of(unit: Path) -> list[str]:
-    """The words of ExecStart, its continued lines joined."""
+    """The words of the container's command in ExecStart, its continued lines joined."""
     text = unit.read_text().replace("\\\n", " ")
     line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
-    return line.removeprefix("ExecStart=/usr/bin/").split()
+    supervisor, dashes, command = " ".join(line.removeprefix("ExecStart=/usr/bin/").split()).partition("-- /usr/bin/")
+    assert supervisor + dashes == SUPERVISOR
+    return command.split()
 
 
 @pytest.mark.parametrize("rank", range(4))
@@ -75,23 +82,34 @@ REST_OF_UNIT = """\
 [Unit]
 Description=SGLang rank {rank} of 4, glm-4.7-fp8
 Documentation=https://docs.sglang.ai
-Requires=docker.service
+# Not Requires: an upgrade of Docker stops it and starts it, and nothing would start the rank again.
+Wants=docker.service network-online.target
 After=docker.service network-online.target
-Wants=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-Type=exec
-# What a crash of the node or of Docker left; that there is nothing is no error to be told.
-ExecStartPre=/bin/sh -c 'docker rm --force sglang-rank 2>/dev/null || true'
+Type=notify
+# The gates too tell what they wait for.
+NotifyAccess=exec
 # The release in use; one that is being tried takes its place until it is kept, or until the node boots.
 Environment=SGLANG_IMAGE=lmsysorg/sglang:spark
 EnvironmentFile=/opt/sglang/current/release.env
 EnvironmentFile=-/run/dgx-spark/trial/release.env
-ExecStop=-/usr/bin/docker stop -t 30 sglang-rank
-TimeoutStopSec=45
+ExecStartPre=/usr/bin/python3 -I /usr/local/libexec/dgx-spark-gates /etc/dgx-spark/gates.json
+# Where the supervisor itself was killed.
+ExecStopPost=-/bin/sh -c 'docker rm --force sglang-rank >/dev/null 2>&1'
+# How long a start may take is theirs to say. A finite time would begin anew, and be over, with each daemon-reload.
+TimeoutStartSec=infinity
+TimeoutStopSec=105
+WatchdogSec=30
+# The supervisor ends its container itself.
+KillMode=mixed
 Restart=always
-RestartSec=5
+RestartSec=1
+RuntimeDirectory=sglang-rank
+RuntimeDirectoryPreserve=yes
+# Whatever runs short of memory, this is what brings the rank back.
+OOMScoreAdjust=-900
 SyslogIdentifier=sglang-rank
 
 [Install]
@@ -111,3 +129,28 @@ def test_environment(rendered: Path, rank: int) -> None:
     lines = (rendered / f"{rank}-rank.env").read_text().splitlines()
     environment = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
     assert environment == {"SGLANG_HOST_IP": f"192.168.100.{11 + rank}", **ENVIRONMENT}
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_gates(rendered: Path, rank: int) -> None:
+    gates = json.loads((rendered / f"{rank}-gates.json").read_text())
+    assert gates["floor_bytes"] == 96 * 2**30
+    assert gates["drop_caches"] is True
+    assert gates["gpu_devices"] == ["nvidia.com/gpu=all"]
+    assert gates["hcas"] == ["rocep1s0f1", "roceP2p1s0f1"]
+    assert [rail["mtu"] for rail in gates["rails"]] == [9000, 9000]
+    assert gates["rails"][0]["address"] == f"192.168.100.{11 + rank}"
+    assert len(gates["rails"][1]["peers"]) == 3
+    assert gates.get("port") == (50000 if rank == 0 else None)
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_the_supervisor_takes_what_it_is_told(rendered: Path, rank: int) -> None:
+    config = dgx_spark_rank.parse_config((rendered / f"{rank}-supervision.json").read_text())
+    assert (config.rank, len(config.members), config.port) == (rank, 4, 50001)
+    assert config.members[2].address == "192.168.100.13"
+    assert config.health_url.startswith("http://127.0.0.1:30000/" if rank == 0 else "http://192.168.100.")
+    assert config.generate_url == ("http://127.0.0.1:30000/generate" if rank == 0 else None)
+    assert config.dist_init == (None if rank == 0 else "192.168.100.11:50000")
+    # All ranks of a plan are of one group, whatever else they are told.
+    assert config.group == json.loads((rendered / "0-supervision.json").read_text())["group"]
