@@ -1,0 +1,116 @@
+"""What can be seen of a group of simulated Sparks from outside: whether it is whole, its journals, its answers."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from lab.faults import CONTAINER, inside
+from lab.layout import Node
+from lab.run import LabError
+
+API = "http://198.18.0.11:30000"
+ANSWER_SECONDS = 60.0
+"""The longest that a chat may take before it is answered or refused, whatever happens to the group meanwhile."""
+
+_EPOCH = (
+    "docker ps --quiet --no-trunc | xargs --no-run-if-empty docker inspect"
+    " --format '{{index .Config.Labels \"dgx-spark.epoch\"}}'"
+)
+# Every process of the server has to be in the one container that there is.
+_ORPHANS = (
+    f"own=$(docker inspect --format '{{{{.Id}}}}' {CONTAINER}); for pid in $(ps -eo pid,args"
+    " | awk '/sglang::|launch_server --model/ && !/awk|docker run/ { print $1 }');"
+    ' do grep -q "$own" /proc/$pid/cgroup || ps -o args= $pid; done'
+)
+
+
+def active(node: Node) -> bool:
+    """Whether the rank's unit says that the group serves."""
+    try:
+        return inside(node, f"systemctl is-active {CONTAINER}.service") == "active"
+    except LabError:
+        return False
+
+
+def epochs(nodes: list[Node]) -> list[str]:
+    """The epoch of each container of each node."""
+    return [epoch for node in nodes for epoch in inside(node, _EPOCH).splitlines()]
+
+
+def problem(nodes: list[Node]) -> str:
+    """Why the group does not serve as one; "" where it does."""
+    idle = [node.name for node in nodes if not active(node)]
+    if idle:
+        return f"not active: {', '.join(idle)}"
+    found = epochs(nodes)
+    if len(found) != len(nodes) or len(set(found)) != 1 or not found[0]:
+        return f"containers of epochs {found}"
+    orphans = [f"{node.name}: {line}" for node in nodes for line in inside(node, _ORPHANS).splitlines()]
+    if orphans:
+        return f"processes outside of the container: {orphans}"
+    return "" if chat() else "rank 0 does not answer a chat"
+
+
+def journal(node: Node, since: float, pattern: str) -> list[tuple[float, str]]:
+    """The lines of a rank's unit that match, each with its time: Unix times, by the one clock of all nodes."""
+    command = (
+        f"journalctl --unit={CONTAINER} --since=@{since:.3f} --output=json --output-fields=MESSAGE,__REALTIME_TIMESTAMP"
+        f" --quiet --grep='{pattern}' || true"
+    )
+    lines = [json.loads(line) for line in inside(node, command).splitlines()]
+    return [(int(line["__REALTIME_TIMESTAMP"]) / 1e6, str(line["MESSAGE"])) for line in lines]
+
+
+def status_text(node: Node) -> str:
+    """What the unit says that it is doing."""
+    return inside(node, f"systemctl show --value --property=StatusText {CONTAINER}.service")
+
+
+def chat(tokens: int = 4) -> bool:
+    """Ask the endpoint once. Returns whether it answered; an error is an answer of its own kind."""
+    question = {"model": "glm-tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": tokens}
+    request = urllib.request.Request(
+        f"{API}/v1/chat/completions", json.dumps(question).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS + 30) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError, OSError):
+        return False
+
+
+@dataclass
+class Chats:
+    """A steady stream of chats from two clients, as long as the context lasts. seconds: how long each of them took."""
+
+    seconds: list[float] = field(default_factory=list)
+    answered: int = 0
+    _over: threading.Event = field(default_factory=threading.Event)
+    _clients: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> Chats:
+        self._clients = [threading.Thread(target=self._ask, daemon=True) for _ in range(2)]
+        for client in self._clients:
+            client.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        for client in self._clients:
+            client.join(ANSWER_SECONDS + 60)
+
+    def _ask(self) -> None:
+        while not self._over.is_set():
+            began = time.monotonic()
+            self.answered += chat(16)
+            self.seconds.append(time.monotonic() - began)
+            # A refused connection is answered in no time.
+            self._over.wait(0.5)
