@@ -96,7 +96,7 @@ _CONSEQUENCES = ("EOFError", "SystemExit", "KeyboardInterrupt", "Initialization 
 # One-line reasons, the telling ones first. The group, or the whole match, is the reason.
 _REASONS = (
     re.compile(r"^\S+\.py: error: (.+)"),
-    re.compile(r"^gate \S+ failed: (.+)"),
+    re.compile(r"^gate \S+: failed after \d+ s: (.+)"),
     re.compile(r"\S*error while attempting to bind on address .*in use", re.IGNORECASE),
     re.compile(r"^docker: (?:Error response from daemon: )?(?!Pulling)(.+)"),
     re.compile(r"^(?:\S+: )?(?:\S+: )?line \d+: .*: command not found"),

@@ -275,6 +275,11 @@ def test_a_unit_without_a_process_runs_nothing() -> None:
     assert set(_rank.supervised(stopped, {"running": False}, NOW).values()) == {None}
 
 
+def test_a_gate_that_failed_is_the_reason() -> None:
+    line = "gate image: failed after 3 s: sglang:1: is sha256:1 here, not sha256:2. Mend: Run site.yml."
+    assert _rank.failure([line]) == "sglang:1: is sha256:1 here, not sha256:2. Mend: Run site.yml."
+
+
 def test_the_last_end() -> None:
     told = {"epoch": "e", "first_rank": 2, "host": "spark-2", "why": "it said: boom", "at": "t", "served": True}
     assert _rank.last_end(json.dumps({**told, "by_hand": False})) == told
