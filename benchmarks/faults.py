@@ -10,7 +10,6 @@ that lasts. Makes a lab, and removes it. Writes the table to docs/benchmarks.md.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import os
 import random
@@ -18,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +28,11 @@ from benchmarks.runner import ROOT, RunFailedError, play
 from lab import faults, group, layout
 from lab.faults import CONTAINER, Fault, inside
 from lab.layout import Node
-from lab.run import LabError, each, wait_for
+from lab.run import LabError, each
 
 INVENTORY = ROOT / ".lab/faults-inventory"
 LASTING_SECONDS = 5.0
 """How long a fault lasts that does not end by itself, after it was noticed."""
-NOTICE_SECONDS, SERVE_SECONDS = 120.0, 300.0
 RANDOM = [fault for fault in faults.FAULTS if fault.notice_seconds]
 
 
@@ -50,67 +48,29 @@ class Row:
     named: bool
 
 
-def serving(nodes: Sequence[Node]) -> None:
-    """Wait until the group serves as one."""
-
-    def whole() -> bool | None:
-        try:
-            return not group.problem(list(nodes)) or None
-        except LabError:
-            return None
-
-    wait_for("serving as a group", whole, seconds=SERVE_SECONDS, pause=0.5)
-
-
-def noticed(nodes: Sequence[Node], since: float) -> tuple[float, str]:
-    """When and in which words the first node told of the end of the group."""
-
-    def told() -> tuple[float, str] | None:
-        lines: list[tuple[float, str]] = []
-        for node in nodes:
-            with contextlib.suppress(LabError):  # one without power
-                lines += group.journal(node, since, "group ended: ")
-        return min(lines, default=None)
-
-    return wait_for("a word of the end", told, seconds=NOTICE_SECONDS, pause=0.25)
-
-
 def plain_start(nodes: Sequence[Node]) -> float:
     """Seconds from the start of all units, after a stop of all, until the group serves."""
     each(lambda node: inside(node, f"systemctl stop {CONTAINER}.service", 120), nodes)
     began = time.monotonic()
     each(lambda node: inside(node, f"systemctl start --no-block {CONTAINER}.service"), nodes)
-    serving(nodes)
+    group.serving(nodes)
     return time.monotonic() - began
-
-
-@contextlib.contextmanager
-def stream(load: str) -> Iterator[None]:
-    """Idle, or under chats. Raises LabError where one of them hung."""
-    if load == "idle":
-        yield
-        return
-    with group.Chats() as chats:
-        wait_for("the first answer", lambda: chats.answered or None, seconds=60)
-        yield
-    if max(chats.seconds) > group.ANSWER_SECONDS:
-        raise LabError(f"a chat took {max(chats.seconds):.0f} s")
 
 
 def measure(fault: Fault, node: Node, nodes: Sequence[Node], load: str) -> Row:
     """Inject one fault and wait until the group serves again. Raises LabError where it does not by itself."""
-    with stream(load):
+    with group.load(load):
         began = time.time()
         fault.begin(node)
         # Seen from a node that is cut off, the others are.
-        at, words = noticed([other for other in nodes if other is not node] if fault.end else nodes, began)
+        at, words = group.noticed(began, [other for other in nodes if other is not node] if fault.end else nodes)
         if fault.end:
             time.sleep(max(0.0, at + LASTING_SECONDS - time.time()))
             fault.end(node)
             at_work = time.time()
         else:
             at_work = at
-        serving(nodes)
+        group.serving(nodes)
         again = time.time()
     named = f"({node.name})" in words
     return Row(fault.name, node.name, load, at - began, again - at_work, named)
@@ -126,15 +86,22 @@ def each_fault(nodes: Sequence[Node], show: Callable[[Row], None]) -> list[Row]:
     return rows
 
 
-def soak(nodes: Sequence[Node], count: int, seconds: float, show: Callable[[Row], None]) -> list[Row]:
-    """Random faults in a row, one after the other, as many as asked for or as time allows."""
+def soak(nodes: Sequence[Node], count: int, seconds: float, show: Callable[[Row], None]) -> tuple[list[Row], str]:
+    """Random faults in a row, one after the other, as many as asked for or as time allows.
+
+    Returns them, and what the first one that needed a hand was, which ends it; "" where none did.
+    """
     chosen, rows = random.Random(count), list[Row]()
     deadline = time.monotonic() + seconds
     while len(rows) < count and time.monotonic() < deadline:
         load = "chats" if len(rows) % 2 else "idle"
-        rows.append(measure(chosen.choice(RANDOM), chosen.choice(nodes), nodes, load))
+        fault, node = chosen.choice(RANDOM), chosen.choice(nodes)
+        try:
+            rows.append(measure(fault, node, nodes, load))
+        except LabError as error:
+            return rows, f"{fault.name} on {node.name} ({load}): {error}"
         show(rows[-1])
-    return rows
+    return rows, ""
 
 
 def supervisor_cost(node: Node, seconds: float = 60) -> tuple[float, float]:
@@ -148,8 +115,11 @@ def supervisor_cost(node: Node, seconds: float = 60) -> tuple[float, float]:
     return resident, 100 * used / seconds
 
 
-def table(plain: float, rows: Sequence[Row], random_rows: Sequence[Row], cost: tuple[float, float], nodes: int) -> str:
+def table(
+    plain: float, rows: Sequence[Row], soaked: tuple[list[Row], str], cost: tuple[float, float], nodes: int
+) -> str:
     """The Markdown table."""
+    random_rows, trouble = soaked
     lines = [
         f"Plain start of the group of {nodes}: {plain:.1f} s. A supervisor: {cost[0]:.1f} MiB resident, {cost[1]:.2f} %"
         " of one core while it serves.",
@@ -167,11 +137,13 @@ def table(plain: float, rows: Sequence[Row], random_rows: Sequence[Row], cost: t
         again = [row.serving for row in random_rows]
         lines += [
             "",
-            f"{len(random_rows)} random faults in a row, none of which needed a hand: noticed after"
+            f"{len(random_rows)} random faults in a row that needed no hand: noticed after"
             f" {statistics.median(noticed_seconds):.1f} s (median) and {noticed_seconds[-1]:.1f} s at most, serving"
             f" again after {statistics.median(again):.1f} s (median) and {max(again):.1f} s at most; the first one was"
             f" named in {sum(row.named for row in random_rows)} of them.",
         ]
+    if trouble:
+        lines += ["", f"Then one that did: {trouble}"]
     return "\n".join(lines)
 
 
@@ -210,16 +182,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"plain start: {plain:.1f} s", flush=True)
         cost = supervisor_cost(nodes[0])
         rows = each_fault(nodes, show)
-        random_rows = soak(nodes, options.random, options.seconds, show)
-        if not options.keep:
+        soaked = soak(nodes, options.random, options.seconds, show)
+        if not options.keep and not soaked[1]:
             run([sys.executable, "-m", "lab", "destroy"])
     except (RunFailedError, LabError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1
-    text = table(plain, rows, random_rows, cost, options.nodes)
+    text = table(plain, rows, soaked, cost, options.nodes)
     put("faults", f"Measured {datetime.date.today()} on {machine()}.\n\n{text}")
     print(text)
-    return 0
+    return bool(soaked[1])
 
 
 if __name__ == "__main__":

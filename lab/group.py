@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
 from lab.faults import CONTAINER, inside
 from lab.layout import Node
-from lab.run import LabError
+from lab.run import LabError, wait_for
 
 API = "http://198.18.0.11:30000"
 ANSWER_SECONDS = 60.0
 """The longest that a chat may take before it is answered or refused, whatever happens to the group meanwhile."""
+SERVE_SECONDS = 300.0
+"""Patience for a start of the group on a busy machine."""
+NOTICE_SECONDS = 120.0
+ENDED = "group ended: "
+"""In the journal of each node, with who was first and why."""
 
 _EPOCH = (
     "docker ps --quiet --no-trunc | xargs --no-run-if-empty docker inspect"
@@ -38,12 +45,12 @@ def active(node: Node) -> bool:
         return False
 
 
-def epochs(nodes: list[Node]) -> list[str]:
+def epochs(nodes: Sequence[Node]) -> list[str]:
     """The epoch of each container of each node."""
     return [epoch for node in nodes for epoch in inside(node, _EPOCH).splitlines()]
 
 
-def problem(nodes: list[Node]) -> str:
+def problem(nodes: Sequence[Node]) -> str:
     """Why the group does not serve as one; "" where it does."""
     idle = [node.name for node in nodes if not active(node)]
     if idle:
@@ -55,6 +62,31 @@ def problem(nodes: list[Node]) -> str:
     if orphans:
         return f"processes outside of the container: {orphans}"
     return "" if chat() else "rank 0 does not answer a chat"
+
+
+def serving(nodes: Sequence[Node]) -> None:
+    """Wait until the group serves as one, and nothing else is left. Raises LabError where it does not come to that."""
+
+    def whole() -> bool | None:
+        try:
+            return not problem(nodes) or None
+        except LabError:
+            return None  # a node without power, for one
+
+    wait_for("a group that serves as one", whole, seconds=SERVE_SECONDS, pause=0.5)
+
+
+def noticed(since: float, nodes: Sequence[Node]) -> tuple[float, str]:
+    """When, and in which words, the first of these nodes told of the end of the group. Raises LabError if none does."""
+
+    def told() -> tuple[float, str] | None:
+        lines: list[tuple[float, str]] = []
+        for node in nodes:
+            with contextlib.suppress(LabError):
+                lines += journal(node, since, ENDED)
+        return min(lines, default=None)
+
+    return wait_for("a word of the end", told, seconds=NOTICE_SECONDS, pause=0.25)
 
 
 def journal(node: Node, since: float, pattern: str) -> list[tuple[float, str]]:
@@ -114,3 +146,16 @@ class Chats:
             self.seconds.append(time.monotonic() - began)
             # A refused connection is answered in no time.
             self._over.wait(0.5)
+
+
+@contextlib.contextmanager
+def load(kind: str) -> Iterator[None]:
+    """Idle, or under chats. Raises LabError where one of them took longer than an answer or an error may."""
+    if kind == "idle":
+        yield
+        return
+    with Chats() as chats:
+        wait_for("the first chats", lambda: chats.answered > 1 or None, seconds=ANSWER_SECONDS)
+        yield
+    if max(chats.seconds) > ANSWER_SECONDS:
+        raise LabError(f"a chat took {max(chats.seconds):.0f} s")

@@ -169,7 +169,7 @@ def supervised(unit: Mapping[str, object], container: Mapping[str, object], now:
 def last_end(last: str) -> dict[str, object] | None:
     """What the supervisor has noted about the last end of its group, None where it has not seen one."""
     noted = _note(last)
-    names = ("epoch", "first_rank", "host", "why", "at", "served")
+    names = ("epoch", "first_rank", "host", "why", "by_hand", "at", "served")
     return {name: noted.get(name) for name in names} if noted else None
 
 

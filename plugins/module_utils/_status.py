@@ -33,7 +33,11 @@ def status_row(plan: Mapping[str, Any], rank: Mapping[str, Any], seen: Mapping[s
 
 def last_end(last: Mapping[str, Any] | None) -> str:
     """Who failed first when the group ended the last time, as every node has been told."""
-    return f"rank {last['first_rank']} ({last['host']}) failed first: {last['why']} ({last['at']})" if last else ""
+    if not last:
+        return ""
+    was = "was" if last["by_hand"] else "failed first:"
+    # To the minute: each node tells by its own clock, and the same end is to be one line.
+    return f"rank {last['first_rank']} ({last['host']}) {was} {last['why']} ({last['at'][:16]}Z)"
 
 
 def failures(rows: Sequence[Mapping[str, str]]) -> str:

@@ -44,6 +44,7 @@ def supervision(plan: Mapping[str, Any], rank: Mapping[str, Any], options: Mappi
         "generate_url": rank["health_url"].removesuffix("/health") + "/generate" if first else None,
         "dist_init": None if first else plan["dist_init"],
         "started_marker": f"{plan['paths']['cache']}/started-{group}",
+        "gpu": plan["device"] == "cuda",
         "state_dir": options["state_dir"],
         **{name: int(options[name]) for name in _TIMES},
     }

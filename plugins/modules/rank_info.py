@@ -180,6 +180,9 @@ last_end:
     why:
       description: Why.
       type: str
+    by_hand:
+      description: Whether a person stopped it, so that it was no failure.
+      type: bool
     at:
       description: When, by this node's clock; UTC.
       type: str

@@ -282,7 +282,8 @@ def test_a_gate_that_failed_is_the_reason() -> None:
 
 def test_the_last_end() -> None:
     told = {"epoch": "e", "first_rank": 2, "host": "spark-2", "why": "it said: boom", "at": "t", "served": True}
-    assert _rank.last_end(json.dumps({**told, "by_hand": False})) == told
+    told["by_hand"] = False
+    assert _rank.last_end(json.dumps(told | {"of no use": 1})) == told
     assert _rank.last_end("") is None
 
 
@@ -434,7 +435,7 @@ def test_wait_message() -> None:
     assert "ValueError: root" in before
     assert "  older" in before
     assert "  last" not in before
-    ended = {"first_rank": 1, "host": "spark-1", "why": "it said: boom", "at": "t"}
+    ended = {"first_rank": 1, "host": "spark-1", "why": "it said: boom", "at": "t", "by_hand": False}
     assert "rank 1 (spark-1) failed first: it said: boom" in wait.message("trouble", info(last_end=ended))
     again = wait.message("trouble", info(previous=previous, failure="KeyError: now"))
     assert "KeyError: now" in again

@@ -23,7 +23,7 @@ SERVING: dict[str, Any] = {
 }
 
 
-LAST = {"first_rank": 2, "host": "spark-2", "why": "it said: boom", "at": "2026-11-23T12:00:00Z"}
+LAST = {"first_rank": 2, "host": "spark-2", "why": "it said: boom", "at": "2026-11-23T12:00:09Z", "by_hand": False}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,11 @@ LAST = {"first_rank": 2, "host": "spark-2", "why": "it said: boom", "at": "2026-
         ),
         (
             {**SERVING, "health": None, "last_end": LAST, "previous": {"failure": "invalid choice"}},
-            {"failure": "rank 2 (spark-2) failed first: it said: boom (2026-11-23T12:00:00Z)"},
+            {"failure": "rank 2 (spark-2) failed first: it said: boom (2026-11-23T12:00Z)"},
+        ),
+        (
+            {**SERVING, "health": None, "last_end": {**LAST, "why": "stopped by hand", "by_hand": True}},
+            {"failure": "rank 2 (spark-2) was stopped by hand (2026-11-23T12:00Z)"},
         ),
         ({**SERVING, "last_end": LAST}, {"failure": ""}),
         ({**SERVING, "previous": {"failure": "invalid choice"}}, {"phase": "serving", "failure": ""}),

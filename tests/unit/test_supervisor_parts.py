@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -356,6 +357,41 @@ def test_rank_0_is_healthy_once_it_has_made_a_token(server: Server) -> None:
     assert health._ask() == ""
     assert health._ask() == ""
     assert [line.split()[1] for line in asked] == [b"/health", b"/health", b"/generate", b"/health"]
+
+
+def test_an_address_that_is_gone_for_a_while_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    health = rank.Health(rank.parse_config(json.dumps(CONFIG)), "docker", lambda: None)
+    trouble = OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    def ask(*_: object, **__: object) -> int:
+        raise trouble
+
+    monkeypatch.setattr(rank, "ask", ask)
+    assert health._ask() == "its /health can't be asked: Network is unreachable"  # it was never healthy
+    health.bad = ""
+    assert health._ask() == ""
+    trouble = OSError(errno.ECONNREFUSED, "Connection refused")
+    assert health._ask() == "its /health can't be asked: Connection refused"
+
+
+def test_a_gpu_that_is_lost_while_the_container_runs_is_told(tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "$@" >> "$0.asked"\n. "$0.now"\n')
+    docker.chmod(0o755)
+    now = tmp_path / "docker.now"
+    health = rank.Health(rank.parse_config(json.dumps(CONFIG | {"gpu": True})), str(docker), lambda: None)
+    began = health._looked
+    now.write_text("echo Failed to initialize NVML: Unknown Error; exit 255")
+    assert health._gpu(began + 59) == ""
+    assert not (tmp_path / "docker.asked").exists()  # not every few seconds
+    assert health._gpu(began + 61) == "Failed to initialize NVML: Unknown Error"
+    assert (tmp_path / "docker.asked").read_text() == "exec c nvidia-smi -L\n"
+    now.write_text("echo 'GPU 0: NVIDIA GB10 (UUID: GPU-0)'")
+    health.gpu = "lost"
+    assert health._gpu(began + 62) == "lost"
+    assert health._gpu(began + 122) == ""
+    now.write_text("exit 0")
+    assert health._gpu(began + 183) == "it said nothing"
 
 
 def test_an_established_connection_is_found_by_either_kind_of_socket() -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from lab import faults, group, layout
 from lab.faults import Fault, inside
-from lab.group import Chats
 from lab.layout import Node
 from lab.run import each
 from tests.tools import operating
@@ -22,9 +21,6 @@ from tests.tools.operating import ROOT, until
 NODES = layout.nodes(int(os.environ.get("LAB_FAULT_NODES", "2")))
 INVENTORY = ROOT / ".lab/faults-inventory"
 HEAD, LAST = NODES[0], NODES[-1]
-# The plain start of the group on a busy machine, and ten seconds more.
-SERVE_SECONDS = 240
-ENDED = "group ended: "
 
 
 def play(playbook: str, *arguments: str, code: int = 0) -> str:
@@ -32,41 +28,12 @@ def play(playbook: str, *arguments: str, code: int = 0) -> str:
     return operating.play(playbook, *arguments, code=code, inventory=INVENTORY)
 
 
-def serving() -> None:
-    """Wait until the group serves as one, and nothing else is left."""
-    until("the group serves", lambda: not group.problem(NODES), SERVE_SECONDS)
-
-
 @pytest.fixture(autouse=True)
 def begins_and_ends_whole() -> Iterator[None]:
     """No hand is laid on it but the test's own."""
-    serving()
+    group.serving(NODES)
     yield
-    serving()
-
-
-def noticed(since: float, nodes: list[Node] = NODES) -> tuple[float, str]:
-    """When and in which words the first of these nodes told of the end of the group."""
-    found: list[tuple[float, str]] = []
-
-    def told() -> bool:
-        found[:] = [line for node in nodes for line in group.journal(node, since, ENDED)]
-        return bool(found)
-
-    until("a node tells of the end", told, 90)
-    return min(found)
-
-
-@contextlib.contextmanager
-def load(kind: str) -> Iterator[None]:
-    """Idle, or under chats, each of which has to end in bounded time."""
-    if kind == "idle":
-        yield
-        return
-    with Chats() as chats:
-        until("the first chats are answered", lambda: chats.answered > 1, 60)
-        yield
-    assert max(chats.seconds) < group.ANSWER_SECONDS
+    group.serving(NODES)
 
 
 @contextlib.contextmanager
@@ -100,17 +67,17 @@ def name(value: Fault | Node | str) -> str:
 @pytest.mark.parametrize(("fault", "node", "kind"), places(ONCE), ids=name)
 def test_it_recovers_by_itself(fault: Fault, node: Node, kind: str) -> None:
     before = set(group.epochs(NODES))
-    with load(kind):
+    with group.load(kind):
         began = time.time()
         fault.begin(node)
-        at, words = noticed(began)
-        serving()
+        at, words = group.noticed(began, NODES)
+        group.serving(NODES)
     assert at - began < fault.notice_seconds + 5  # what a busy machine adds; the benchmark holds the figure itself
     assert f"rank {node.number} ({node.name})" in words
     assert set(group.epochs(NODES)) != before
     # Every node names the same rank, once for this end.
     for one in NODES:
-        told = [line for _, line in group.journal(one, began, ENDED)]
+        told = [line for _, line in group.journal(one, began, group.ENDED)]
         assert told
         assert f"({node.name})" in told[0]
 
@@ -118,24 +85,28 @@ def test_it_recovers_by_itself(fault: Fault, node: Node, kind: str) -> None:
 @pytest.mark.parametrize(("fault", "node", "kind"), places(LASTING), ids=name)
 def test_it_says_why_not_and_comes_back_when_the_fault_ends(fault: Fault, node: Node, kind: str) -> None:
     others = [other for other in NODES if other is not node]
-    with load(kind):
+    with group.load(kind):
         began = time.time()
         with lasting(fault, node):
             # Seen from the node that is cut off, the others are.
-            at, words = noticed(began, others)
+            at, words = group.noticed(began, others)
             assert f"rank {node.number} ({node.name})" in words
             for other in others:
                 until(f"{other.name} waits for it", lambda other=other: node.name in group.status_text(other), 60)  # type: ignore[misc]
                 assert inside(other, "docker ps --quiet") == ""
             assert not any(group.active(other) for other in others)
-        serving()
+        group.serving(NODES)
     assert at - began < fault.notice_seconds + 5
 
 
-def test_a_cable_out_for_five_seconds() -> None:
-    with load("chats"), lasting(faults.FABRIC, LAST):
-        time.sleep(5)  # which is the fault itself
-    serving()
+@pytest.mark.parametrize(("node", "kind"), [(HEAD, "idle"), (LAST, "chats")], ids=name)
+def test_a_cable_out_for_five_seconds_ends_nothing(node: Node, kind: str) -> None:
+    before = group.epochs(NODES)
+    with group.load(kind):
+        with lasting(faults.FABRIC, node):
+            time.sleep(5)  # which is the fault itself
+        until("it is heard of again", lambda: group.chat(), 60)
+    assert group.epochs(NODES) == before
 
 
 def test_the_lan_does_not_matter() -> None:
@@ -149,14 +120,14 @@ def test_the_lan_does_not_matter() -> None:
 def test_all_ranks_at_once() -> None:
     began = time.time()
     each(faults.kill_rank, NODES)
-    assert "failed first: " in noticed(began)[1]
+    assert "failed first: " in group.noticed(began, NODES)[1]
 
 
 def test_all_nodes_lose_power_and_come_back_in_another_order() -> None:
     each(faults.power_off, NODES)
     for node in reversed(NODES):
         faults.power_on(node)
-    serving()
+    group.serving(NODES)
 
 
 def test_a_reload_of_systemd_ends_nothing() -> None:
@@ -168,7 +139,7 @@ def test_a_reload_of_systemd_ends_nothing() -> None:
     until("it starts anew", lambda: len(group.epochs(NODES)) == len(NODES) and group.epochs(NODES) != before, 60)
     starting = group.epochs(NODES)
     inside(HEAD, "systemctl daemon-reload")
-    serving()
+    group.serving(NODES)
     assert group.epochs(NODES) == starting
 
 
@@ -187,14 +158,14 @@ def test_another_image_under_the_same_name() -> None:
     finally:
         wrong = inside(LAST, f"docker image inspect --format '{{{{.Id}}}}' {name}")
         inside(LAST, f"docker tag {right} {name}; docker image rm {wrong}")
-    serving()
+    group.serving(NODES)
 
 
 def test_memory_that_runs_out_costs_the_engine_and_not_the_node() -> None:
     """With the node's own guard and thresholds; only what the kernel says of the memory is made up for a moment."""
     began = time.time()
     faults.run_out_of_memory(LAST)
-    _, words = noticed(began)
+    _, words = group.noticed(began, NODES)
     assert f"rank {LAST.number} ({LAST.name})" in words
     assert "sglang::" in inside(LAST, "journalctl --unit=earlyoom --grep='sending SIGTERM' --output=cat")
     assert inside(LAST, "systemctl is-active ssh docker earlyoom").split() == ["active"] * 3

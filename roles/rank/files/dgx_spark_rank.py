@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import hashlib
 import hmac
 import json
@@ -63,6 +64,10 @@ GENERATE_SECONDS = 600.0
 """So long the first token may take: kernels may still be compiled."""
 NOTIFY_SECONDS = 5.0
 """So often systemd hears that all is well."""
+GPU_SECONDS = 60.0
+"""So often it is looked whether the container still has its GPU."""
+NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
+"""What a node says that has lost an address of its own, as it does while a cable is out."""
 
 # ---- configuration ---------------------------------------------------------------------------
 
@@ -94,7 +99,7 @@ class Config:
     on the others only. health_seconds: after which SGLang itself calls an idle scheduler dead; five more are waited.
     silence_seconds: whoever isn't heard for so long has failed. started_marker: a file that is there once this plan
     has served, so that start_seconds counts instead of first_start_seconds. failing_after: so many starts in a row
-    that never served are said to be what they are.
+    that never served are said to be what they are. gpu: whether the container has one.
     """
 
     group: str
@@ -116,6 +121,7 @@ class Config:
     backoff_first_seconds: float = 1
     backoff_most_seconds: float = 300
     failing_after: int = 5
+    gpu: bool = False
     state_dir: str = "/run/sglang-rank"
 
 
@@ -124,6 +130,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
     "float": (int, float),
+    "bool": (bool,),
     "str | None": (str, type(None)),
     "tuple[Member, ...]": (list,),
 }
@@ -179,7 +186,7 @@ def _checked(shape: type, values: object, where: str) -> dict[str, Any]:
                 raise ConfigError(f"{where}{key}: it is missing")
             continue
         value = values[key]
-        if not isinstance(value, _KINDS[str(field.type)]) or isinstance(value, bool):
+        if not isinstance(value, _KINDS[str(field.type)]) or isinstance(value, bool) != (field.type == "bool"):
             raise ConfigError(f"{where}{key}: {value!r} is no {field.type}")
         if isinstance(value, (int, float)) and not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{where}{key}: {value!r} is negative or endless")
@@ -971,14 +978,16 @@ class Health:
     """Asks the server how it is, in a thread. bad: why it isn't healthy, empty when it is; asked: when that was asked.
 
     pid: the container's first process on the node, 0 as long as it isn't known. beat: when the thread last moved.
+    gpu: why the container has no GPU any more, empty while it has one.
     """
 
     def __init__(self, config: Config, docker: str, wake: Callable[[], None]) -> None:
         self._config, self._docker, self._wake = config, docker, wake
         self._generated = config.generate_url is None
         self.bad = "it was not asked yet"
-        self.asked = self.beat = time.monotonic()
+        self.asked = self.beat = self._looked = time.monotonic()
         self.pid = 0
+        self.gpu = ""
 
     def _moved(self) -> None:
         self.beat = time.monotonic()
@@ -998,8 +1007,9 @@ class Health:
                 self._wake()
             asked = time.monotonic()
             bad = self._ask()
-            news = bad != self.bad
-            self.asked, self.bad = asked, bad
+            gpu = self._gpu(asked) if self._config.gpu and not bad else self.gpu
+            news = (bad, gpu) != (self.bad, self.gpu)
+            self.asked, self.bad, self.gpu = asked, bad, gpu
             if news:
                 self._wake()
             # Soon again as long as the container has only just been started.
@@ -1023,8 +1033,20 @@ class Health:
         except TimeoutError:
             return f"{what} gave no answer for {limit:.0f} s"
         except OSError as error:
+            if error.errno in NO_NETWORK and not self.bad:
+                return ""  # a cable is out; how long that may last is the others' to say, who don't hear this rank
             return f"{what} can't be asked: {error.strerror or error}"
         return ""
+
+    def _gpu(self, now: float) -> str:
+        """A container can lose its devices, by a reload of systemd for one; what has them open does not notice."""
+        if now - self._looked < GPU_SECONDS:
+            return self.gpu
+        self._looked = now
+        self._moved()
+        code, said = call([self._docker, "exec", self._config.container, "nvidia-smi", "-L"], 10)
+        self._moved()
+        return "" if code == 0 and "GPU " in said else plain(said) or "it said nothing"
 
 
 # ---- the loop --------------------------------------------------------------------------------
@@ -1298,6 +1320,8 @@ class Supervisor:
     def _notify(self, now: float) -> None:
         """Tell systemd how it is; nothing while the thread that asks the server stands still."""
         doing = self.group.doing(now)
+        if self.health and self.health.gpu and self.group.serving:
+            doing += f", but new processes in its container see no GPU, until the next restart: {self.health.gpu}"
         self.notifier.status(doing or self.output.doing)
         limit = self.config.health_seconds + self.config.health_interval_seconds + 15
         moving = self.health is None or now - self.health.beat < limit
@@ -1307,7 +1331,9 @@ class Supervisor:
             starting = self.served == math.inf or self._ending
             self.notifier.tell("WATCHDOG=1", *([extend] if starting else []))
             # What lasts, and each once: not every second of a countdown.
-            if (text := re.sub(r"\d+ s,", "a while,", doing)) != self._doing and text.startswith("waiting"):
+            if (text := re.sub(r"\d+ s,", "a while,", doing)) != self._doing and text.startswith(
+                ("waiting", "serving, but")
+            ):
                 self._doing = text
                 log(text)
         if self.group.dropped and now >= self._next["dropped"]:
