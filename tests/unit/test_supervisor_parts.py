@@ -244,6 +244,16 @@ def test_a_stopped_process_of_the_container_is_named(
     assert failure == rank.Failure(8, "process 12 (odd) name () is stopped")
 
 
+def test_what_a_scheduler_forks_may_end(tmp_path: Path, proc: Callable[[int, str, str, int], None]) -> None:
+    proc(10, "python3", "S", 1)
+    proc(11, "sglang::data_pa", "S", 10)
+    proc(12, "sglang::schedul", "R", 11)
+    proc(90, "sglang::schedul", "R", 12)  # `ldconfig` in a moment
+    container(tmp_path, *V2)
+    watched, _ = Processes(10, str(tmp_path / "proc"), str(tmp_path / "cgroup")).look(0)
+    assert watched == {10: "python3", 11: "sglang::data_pa", 12: "sglang::schedul"}
+
+
 @pytest.mark.parametrize(
     ("line", "folder", "name", "text"),
     [(*V2, "cgroup.events", "populated 1\nfrozen 1\n"), (*V1, "freezer.state", "FROZEN\n")],

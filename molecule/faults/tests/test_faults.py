@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import subprocess
@@ -21,6 +22,7 @@ from tests.tools.operating import ROOT, until
 NODES = layout.nodes(int(os.environ.get("LAB_FAULT_NODES", "2")))
 INVENTORY = ROOT / ".lab/faults-inventory"
 HEAD, LAST = NODES[0], NODES[-1]
+LONGER_THAN_ANY_SILENCE = 30  # seconds: of health_seconds and silence_seconds, and what is added to them
 
 
 def play(playbook: str, *arguments: str, code: int = 0) -> str:
@@ -113,8 +115,63 @@ def test_the_lan_does_not_matter() -> None:
     before = group.epochs(NODES)
     with lasting(faults.LAN_CABLE, LAST):
         assert group.chat()
-        time.sleep(25)  # longer than any silence that counts
+        time.sleep(LONGER_THAN_ANY_SILENCE)
     assert group.epochs(NODES) == before
+
+
+PRELOADED = "/run/clock"
+# What starts after this takes its time of day from a file, read anew each second; its monotonic clock is the kernel's.
+_CLOCK = {
+    "LD_PRELOAD": f"{PRELOADED}/libfaketime.so.1",
+    "FAKETIME_TIMESTAMP_FILE": f"{PRELOADED}/offset",
+    "FAKETIME_CACHE_DURATION": "1",
+    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+}
+_MOVABLE = f"""
+set -e
+mkdir -p {PRELOADED} /run/systemd/system/sglang-rank.service.d
+cp /usr/lib/*/faketime/libfaketime.so.1 {PRELOADED}
+echo +0 > {PRELOADED}/offset
+printf '[Service]\\n' > /run/systemd/system/sglang-rank.service.d/clock.conf
+printf 'Environment=%s\\n' {" ".join(f"{name}={value}" for name, value in _CLOCK.items())} \\
+    >> /run/systemd/system/sglang-rank.service.d/clock.conf
+systemctl daemon-reload
+"""
+_FIXED = "rm -r /run/systemd/system/sglang-rank.service.d; systemctl daemon-reload"
+
+
+@contextlib.contextmanager
+def movable_clocks() -> Iterator[None]:
+    """Supervisors and servers whose time of day a test may set: the kernel's own is that of the whole machine."""
+    options = [f"--volume={PRELOADED}:{PRELOADED}:ro", *(f"--env={name}={value}" for name, value in _CLOCK.items())]
+    each(lambda node: inside(node, _MOVABLE), NODES)
+    try:
+        play("site.yml", "--tags", "rank", "-e", json.dumps({"rank_docker_options": options}))
+        yield
+    finally:
+        each(lambda node: inside(node, _FIXED), NODES)
+        play("site.yml", "--tags", "rank")
+
+
+def hours_ahead(node: Node) -> int:
+    """How far the clock of the server on a node is from the machine's own."""
+    said = inside(node, f"docker exec {faults.CONTAINER} python3 -c 'import time; print(time.time())'")
+    return round((float(said) - time.time()) / 3600)
+
+
+def test_a_clock_that_jumps_ends_nothing() -> None:
+    with movable_clocks():
+        group.serving(NODES)
+        before = group.epochs(NODES)
+        for node in NODES:
+            supervisor = f"$(systemctl show --value --property=MainPID {faults.CONTAINER}.service)"
+            assert "libfaketime" in inside(node, f"cat /proc/{supervisor}/maps")
+        with group.load("chats"):
+            for node, hours in ((LAST, 24), (HEAD, 1), (LAST, -24), (HEAD, 0)):
+                inside(node, f"echo {hours * 3600:+d} > {PRELOADED}/offset")
+                until("the server has the new time", lambda node=node, hours=hours: hours_ahead(node) == hours, 30)  # type: ignore[misc]
+                time.sleep(LONGER_THAN_ANY_SILENCE)  # longer than whatever a wrong clock could make too long
+        assert group.epochs(NODES) == before
 
 
 def test_all_ranks_at_once() -> None:

@@ -876,10 +876,12 @@ class Processes:
         found = {pid: stat for pid in self._pids() if (stat := self._stat(pid))}
         watched: dict[int, str] = {}
         stopped: dict[int, str] = {}
-        for pid, (name, state, _) in found.items():
+        for pid, (name, state, parent) in found.items():
             # Not what people run beside the server with `docker exec`.
             if self._descends(pid, found):
-                if pid == self.pid or name.startswith("sglang::"):
+                # Nor what a scheduler has forked a moment ago: it has its name until it becomes another program.
+                forked = parent in found and found[parent][0] == name
+                if pid == self.pid or (name.startswith("sglang::") and not forked):
                     watched[pid] = name
                 if state == "T":
                     stopped[pid] = f"process {pid} ({name}) is stopped"
