@@ -1,8 +1,8 @@
 """Measures how fast a failure is noticed and mended: `python3 -m benchmarks.faults [--random N]` (as root).
 
 Simulated Sparks with the real server. First the plain start of the group, which a recovery is held against. Then every
-fault of lab/faults.py on rank 0 and on the last rank, then random ones in a row, as many as asked for or as time
-allows, idle and under a stream of chats in turn. Noticed is when a node's journal names the rank that failed first;
+fault of lab/faults.py on rank 0 and on the last rank; or random ones in a row, as many as asked for or as time allows.
+Idle and under a stream of chats in turn. Noticed is when a node's journal names the rank that failed first;
 serving again is when all units are active and a chat is answered, counted from the notice, or from the end of a fault
 that lasts. Makes a lab, and removes it. Writes the table to docs/benchmarks.md.
 """
@@ -31,6 +31,8 @@ from lab.layout import Node
 from lab.run import LabError, each
 
 INVENTORY = ROOT / ".lab/faults-inventory"
+SPARE_SECONDS = 10.0
+"""So much longer than a plain start a recovery may take."""
 LASTING_SECONDS = 5.0
 """How long a fault lasts that does not end by itself, after it was noticed."""
 RANDOM = [fault for fault in faults.FAULTS if fault.notice_seconds]
@@ -115,14 +117,15 @@ def supervisor_cost(node: Node, seconds: float = 60) -> tuple[float, float]:
     return resident, 100 * used / seconds
 
 
-def table(
-    plain: float, rows: Sequence[Row], soaked: tuple[list[Row], str], cost: tuple[float, float], nodes: int
-) -> str:
-    """The Markdown table."""
-    random_rows, trouble = soaked
+def heading(plain: float, nodes: int) -> str:
+    """What, where, and what it is held against."""
+    return f"Measured {datetime.date.today()} on {machine()}. Plain start of the group of {nodes}: {plain:.1f} s."
+
+
+def table(plain: float, rows: Sequence[Row], cost: tuple[float, float]) -> str:
+    """The Markdown table of every fault."""
     lines = [
-        f"Plain start of the group of {nodes}: {plain:.1f} s. A supervisor: {cost[0]:.1f} MiB resident, {cost[1]:.2f} %"
-        " of one core while it serves.",
+        f"A supervisor: {cost[0]:.1f} MiB resident, {cost[1]:.2f} % of one core while it serves.",
         "",
         "| fault | on | load | noticed, s | serving again, s | beyond the plain start, s | first one named |",
         "| --- | --- | --- | ---: | ---: | ---: | --- |",
@@ -132,16 +135,23 @@ def table(
             f"| {row.fault} | {row.node} | {row.load} | {row.noticed:.1f} | {row.serving:.1f} |"
             f" {row.serving - plain:+.1f} | {'yes' if row.named else 'no'} |"
         )
-    if random_rows:
-        noticed_seconds = sorted(row.noticed for row in random_rows)
-        again = [row.serving for row in random_rows]
-        lines += [
-            "",
-            f"{len(random_rows)} random faults in a row that needed no hand: noticed after"
-            f" {statistics.median(noticed_seconds):.1f} s (median) and {noticed_seconds[-1]:.1f} s at most, serving"
-            f" again after {statistics.median(again):.1f} s (median) and {max(again):.1f} s at most; the first one was"
-            f" named in {sum(row.named for row in random_rows)} of them.",
-        ]
+    return "\n".join(lines)
+
+
+def summary(plain: float, rows: Sequence[Row], trouble: str) -> str:
+    """The Markdown text about random faults. trouble: what needed a hand, "" where nothing did."""
+    limits = {fault.name: fault.notice_seconds for fault in RANDOM}
+    again = sorted(row.serving - plain for row in rows)
+    counts = {name: sum(row.fault == name for row in rows) for name in limits}
+    late = sum(row.noticed > limits[row.fault] for row in rows)
+    slow = sum(seconds > SPARE_SECONDS for seconds in again)
+    lines = [
+        f"{len(rows)} random faults in a row that needed no hand:"
+        f" {', '.join(f'{count} x {name}' for name, count in counts.items())}. The first one was named in"
+        f" {sum(row.named for row in rows)} of them; {late} were noticed later than asked; {slow} served again later"
+        f" than {SPARE_SECONDS:.0f} s beyond the plain start (median {statistics.median(again):+.1f} s, at most"
+        f" {again[-1]:+.1f} s)."
+    ]
     if trouble:
         lines += ["", f"Then one that did: {trouble}"]
     return "\n".join(lines)
@@ -166,11 +176,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks.faults", description=__doc__)
     parser.add_argument("--nodes", type=int, default=4, help="how many simulated Sparks (4)")
-    parser.add_argument("--random", type=int, default=0, help="how many random faults in a row (0)")
+    parser.add_argument("--random", type=int, default=0, help="instead: how many random faults in a row")
     parser.add_argument("--seconds", type=float, default=5400, help="the longest that they may take (5400)")
     parser.add_argument("--keep", action="store_true", help="leave the lab as it is")
     options = parser.parse_args(arguments)
-    nodes = layout.nodes(options.nodes)
+    nodes, trouble = layout.nodes(options.nodes), ""
 
     def show(row: Row) -> None:
         said = f"noticed {row.noticed:5.1f} s, serving {row.serving:5.1f} s" + ("" if row.named else ", not named")
@@ -180,18 +190,20 @@ def main(arguments: list[str] | None = None) -> int:
         bring_up(options.nodes)
         plain = statistics.median(plain_start(nodes) for _ in range(3))
         print(f"plain start: {plain:.1f} s", flush=True)
-        cost = supervisor_cost(nodes[0])
-        rows = each_fault(nodes, show)
-        soaked = soak(nodes, options.random, options.seconds, show)
-        if not options.keep and not soaked[1]:
+        if options.random:
+            rows, trouble = soak(nodes, options.random, options.seconds, show)
+            text = summary(plain, rows, trouble)
+        else:
+            cost = supervisor_cost(nodes[0])
+            text = table(plain, each_fault(nodes, show), cost)
+        if not options.keep and not trouble:
             run([sys.executable, "-m", "lab", "destroy"])
     except (RunFailedError, LabError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1
-    text = table(plain, rows, soaked, cost, options.nodes)
-    put("faults", f"Measured {datetime.date.today()} on {machine()}.\n\n{text}")
+    put("random-faults" if options.random else "faults", f"{heading(plain, options.nodes)}\n\n{text}")
     print(text)
-    return bool(soaked[1])
+    return bool(trouble)
 
 
 if __name__ == "__main__":
