@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections.abc import Mapping
@@ -69,6 +70,8 @@ def play(
     import ansible_runner
 
     run = Run()
+    # It keeps these for itself, also when it is done.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with tempfile.TemporaryDirectory(prefix="bring-up-") as folder:
         start = time.monotonic()
         done = ansible_runner.run(
@@ -86,6 +89,8 @@ def play(
             quiet=True,
         )
         run.seconds = time.monotonic() - start
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         if done.rc != 0:
             lines = done.stdout.read().splitlines()
             raise RunFailedError(f"{playbook.name} ended with {done.rc}:\n" + "\n".join(lines[-30:]))
