@@ -246,12 +246,12 @@ def address(node: Node, cluster: Cluster) -> Iterable[Problem]:
     mend="Give that interface another subnet, or the rail (cluster_rails).",
 )
 def subnets(node: Node, cluster: Cluster) -> Iterable[Problem]:
-    """Networks that overlap, too."""
+    """What the rails themselves have is told by FABRIC.ADDRESS."""
     for rail in cluster.rails:
         network = ipaddress.IPv4Network(rail["subnet"])
         for name, link in node.links().items():
-            for entry in versions(link, 4):
-                if name != rail["interface"] and ipaddress.IPv4Interface(entry).network.overlaps(network):
+            for entry in versions(link, 4) if name not in node.rank["interfaces"] else ():
+                if ipaddress.IPv4Interface(entry).ip in network:
                     yield Problem(f"{name} has {entry}", f"{network} on {rail['interface']} alone")
 
 
@@ -292,11 +292,11 @@ def ipv6(node: Node, _: Cluster) -> Iterable[Problem]:
 @CHECKS.group(
     "FABRIC.ADDRESS_UNIQUE",
     ERROR,
-    BEFORE,
+    READY,
     scope=FABRIC,
     title="No node has an address that is planned for another",
     why="Two machines of one address take each other's packets, a few at a time.",
-    mend="Take it off that node in netplan, or let the inventory list the nodes in the order of their addresses.",
+    mend=f"{AGAIN} If it is still there, take it off that node in netplan.",
 )
 def address_unique(nodes: Sequence[Node], cluster: Cluster) -> Iterable[Problem | Unjudged]:
     """On any interface."""

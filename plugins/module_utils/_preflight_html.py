@@ -16,7 +16,8 @@ OWN_STYLE = """
 .warning { background: var(--warn); }
 .info { background: color-mix(in srgb, var(--line) 60%, transparent); }
 .skipped, .na { color: var(--dim); }
-.map tbody th { font-weight: 400; white-space: normal; min-width: 15rem; max-width: 34rem; }
+.map tbody th { font-weight: 400; white-space: normal; width: 22rem; min-width: 15rem; }
+.map td { vertical-align: middle; }
 .map tbody th b { display: block; font-size: .8rem; }
 .list td { min-width: 6rem; } .list td:first-child { min-width: 0; } .list .mend { min-width: 18rem; }
 .grow { width: 100%; }
@@ -40,7 +41,9 @@ def page(made: Mapping[str, Any]) -> str:
         f"<p>{escape(report_of.summary(told))}</p>",
         f'<p class="dim">{escape(made["made"])}. Model {escape(made["model"])}, image {escape(made["image"])}.</p>',
         _findings(told),
-        *(_area(title, rows, made["nodes"]) for title, rows in report_of.areas(told)),
+        '<div class="maps">',
+        *(_area(title, rows, made["nodes"], _hints(told)) for title, rows in report_of.areas(told)),
+        "</div>",
         _unjudged(told),
         "</body></html>",
     ]
@@ -62,24 +65,36 @@ def _findings(made: dict[str, Any]) -> str:
     return f'<h2>What to mend</h2><div class="scroll"><table class="list"><tr>{head}</tr>{rows}</table></div>'
 
 
-def _area(title: str, rows: Sequence[Mapping[str, Any]], nodes: Sequence[str]) -> str:
+def _hints(made: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """(check, node) -> what was found there, or why nothing was judged."""
+    hints = {(one["id"], node): one["reason"] for one in made["skipped"] for node in made["nodes"]}
+    for one in made["not_applicable"]:
+        hints |= {(name, host): one["why"] for name, hosts in one["checks"].items() for host in hosts}
+    for one in made["findings"]:
+        hints |= {(one["id"], host): one["found"] for host in one["hosts"]}
+    return hints
+
+
+def _area(
+    title: str, rows: Sequence[Mapping[str, Any]], nodes: Sequence[str], hints: Mapping[tuple[str, str], str]
+) -> str:
     head = "".join(f'<th scope="col">{escape(node)}</th>' for node in nodes)
     body = "".join(
         f'<tr><th scope="row"><b>{escape(row["id"])}</b>{escape(row["title"])}</th>'
-        + "".join(_cell(row, node) for node in nodes)
+        + "".join(_cell(row, node, hints.get((row["id"], node), "")) for node in nodes)
         + "</tr>"
         for row in rows
     )
     many = " many" if len(nodes) > 8 else ""
     return (
-        f'<h2>{escape(title)}</h2><div class="scroll"><table class="map{many}">'
-        f"<thead><tr><th>check</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<section><h2>{escape(title)}</h2><div class="scroll"><table class="map{many}">'
+        f"<thead><tr><th>check</th>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
     )
 
 
-def _cell(row: Mapping[str, Any], node: str) -> str:
+def _cell(row: Mapping[str, Any], node: str, hint: str) -> str:
     state = row["states"][node]
-    hint = escape(f"{row['id']} on {node}: {state}")
+    hint = escape(f"{row['id']} on {node}: {hint or state}")
     return f'<td class="{state.replace("/", "")}" title="{hint}">{state}</td>'
 
 

@@ -14,6 +14,10 @@ CONTAINER = "sglang-rank"
 """The rank's unit, and its container (_unit.CONTAINER)."""
 
 
+CONTAINERS = ("container-other", "docker", "lxc", "lxc-libvirt", "openvz", "podman", "proot", "rkt", "systemd-nspawn")
+"""What systemd calls a container, and not a virtual machine (systemd-detect-virt(1))."""
+
+
 class NotApplicableError(Exception):
     """A check has nothing to judge; the text says why."""
 
@@ -78,7 +82,7 @@ class Node:
     def contained(self) -> str:
         """The kind of container that the node itself is, "" for a machine: its kernel and clock are its host's then."""
         kind = self.manager().get("Virtualization", "")
-        return kind if kind in ("podman", "docker", "lxc", "lxc-libvirt", "systemd-nspawn", "container-other") else ""
+        return kind if kind in CONTAINERS else ""
 
     def own_machine(self, what: str) -> None:
         """NotApplicableError where the node is a container, so that what is looked at belongs to its host."""
