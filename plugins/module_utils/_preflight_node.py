@@ -13,7 +13,6 @@ UNIT = "sglang-rank.service"
 CONTAINER = "sglang-rank"
 """The rank's unit, and its container (_unit.CONTAINER)."""
 
-
 CONTAINERS = ("container-other", "docker", "lxc", "lxc-libvirt", "openvz", "podman", "proot", "rkt", "systemd-nspawn")
 """What systemd calls a container, and not a virtual machine (systemd-detect-virt(1))."""
 
