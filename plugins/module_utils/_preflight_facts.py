@@ -183,7 +183,6 @@ def sources_of(asked: Questions) -> dict[str, Callable[[], Any]]:
         "manager": lambda: printed("systemctl", "show", "-p", "Version", "-p", "Virtualization"),
         "units": lambda: printed("systemctl", "show", "-p", "Id", "-p", "ActiveState", "-p", "LoadState", *UNITS),
         "packages": packages,
-        "updates": lambda: printed("apt-config", "dump", "APT::Periodic"),
         "docker": docker,
         "image": lambda: inspected("image", asked.image),
         "container": lambda: inspected("container", CONTAINER),
@@ -205,6 +204,8 @@ def sources_of(asked: Questions) -> dict[str, Callable[[], Any]]:
             "nvidia-smi", f"--query-gpu={','.join(_preflight_parse.GPU_FIELDS)}", "--format=csv,noheader,nounits"
         )
         sources["gpu_users"] = gpu_users
+        # Of interest for the driver's sake.
+        sources["updates"] = lambda: printed("apt-config", "dump", "APT::Periodic")
         sources["cdi"] = cdi
     return sources
 

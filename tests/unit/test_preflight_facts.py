@@ -148,7 +148,7 @@ def test_a_source_that_hangs_is_left_behind_and_one_that_fails_says_why() -> Non
 
     began = time.monotonic()
     told = facts.gather({"good": lambda: 1, "hangs": release.wait, "refuses": refuses, "breaks": breaks}, seconds=0.3)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 2
     release.set()
     assert told["good"] == {"value": 1, "problem": ""}
     assert told["hangs"]["problem"] == "no answer within 0.3 s"
