@@ -65,9 +65,14 @@ def test_all_findings_come_at_once_then_the_run_fails(tmp_path: Path, nodes: dic
     assert (tmp_path / "report/preflight.html").read_text().startswith("<!doctype html>")
 
 
-def test_a_node_out_of_reach_is_a_finding_beside_the_others(tmp_path: Path, nodes: dict[str, dict[str, Any]]) -> None:
-    done = preflight(tmp_path, {**nodes, "c": NOBODY})
+@pytest.mark.parametrize("arguments", [["playbooks/preflight.yml"], ["site.yml", "--tags", "preflight"]])
+def test_a_node_out_of_reach_is_a_finding_beside_the_others(
+    tmp_path: Path, nodes: dict[str, dict[str, Any]], arguments: list[str]
+) -> None:
+    playbook, *more = arguments
+    done = preflight(tmp_path, {**nodes, "c": NOBODY}, *more, playbook=playbook)
     assert done.returncode == 2
+    assert "HOST.REACHABLE" in done.stdout
     found = {one["id"]: one["hosts"] for one in report(tmp_path)["findings"]}
     assert found["HOST.REACHABLE"] == ["c"]
     assert found["FABRIC.INTERFACE"] == ["a", "b"]
