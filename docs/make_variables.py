@@ -23,6 +23,7 @@ PAGE = ROOT / "docs/variables.md"
 ORDER = [
     "validate",
     "cluster",
+    "preflight",
     "fabric",
     "fabric_test",
     "firewall",

@@ -25,6 +25,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import (
     check_port,
 )
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._nearest import nearest
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_checks import check_preflight
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank_variables import check_rank
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import Spec, check_value, example
 
@@ -83,6 +84,7 @@ def check_inventory(hosts: Sequence[Host], specs: Mapping[str, Spec], profile_na
         *check_firewall(values, [rail["interface"] for rail in values["cluster_rails"]] if len(hosts) > 1 else []),
         *check_memory_guard(values),
         *check_rank(values),
+        *check_preflight(values),
     ]
 
 

@@ -36,6 +36,12 @@ PROFILE_OPTIONS: dict[str, dict[str, Any]] = {
         "example": "lmsysorg/sglang:spark",
     },
     "tensor_parallel": {"type": "int", "required": True, "description": "Number of ranks, one a node.", "example": 4},
+    "weights_gib": {
+        "type": "int",
+        "default": 0,
+        "description": "Size of its weights on disk in GiB, for preflight (disk and memory); 0 if not known.",
+        "example": 337,
+    },
     "api_port": {"type": "int", "default": 30000, "description": "TCP port of the API."},
     "dist_init_port": {"type": "int", "default": 50000, "description": "TCP port where the ranks meet."},
     "dist_timeout": {"type": "int", "default": 600, "description": "Seconds that the ranks wait for each other."},

@@ -51,6 +51,20 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], list[str], list[str]]] = 
     ("extra variable", four(), {}, ["-e", "cluster_api_port=99999"], ["cluster_api_port = 99999", "1024 to 65535"]),
     ("address", {**four(), "spark-1": {"ansible_host": "{{ nope }}"}}, {}, [], ["spark-1: ansible_host = (template)"]),
     ("own models", four(), {"cluster_model_dirs": ["/nonexistent"]}, [], ["cluster_model_dirs = /nonexistent"]),
+    (
+        "no such check",
+        four(),
+        {"preflight_skip": {"FABRIC.MTU_EQUALS": "the switch is new"}},
+        [],
+        ["preflight_skip.FABRIC.MTU_EQUALS = 'the switch is new'", "`FABRIC.MTU_EQUAL`"],
+    ),
+    (
+        "skipped without a reason",
+        four(),
+        {},
+        ["-e", '{"preflight_skip": {"FABRIC.MTU": ""}}'],
+        ["preflight_skip.FABRIC.MTU = ''", "Skips a check without a reason", "Say in a few words why"],
+    ),
     ("limit", four(), {}, ["--limit", "spark-1"], ["--limit = 'spark-1'", "Leaves out spark-0, spark-2, spark-3"]),
 ]
 

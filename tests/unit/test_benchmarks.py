@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bring_up, chat
+from benchmarks import bring_up, chat, preflight
 from benchmarks.runner import Run
 
 COMPLETION: dict[str, Any] = {
@@ -84,3 +84,13 @@ def test_the_table_gives_the_ratio() -> None:
     rows = {bring_up.AGAIN: {"seconds": 10.0}, bring_up.AGAIN_DEFAULTS: {"seconds": 25.0}}
     text = bring_up.table({"date": "today", "machine": "this", "rows": rows})
     assert "2.50 times as long" in text
+
+
+def test_preflight_is_held_against_what_was_promised() -> None:
+    few, many = {"preflight": 6.0, "stage": 5.5, "none": 3.5}, {"preflight": 7.5, "stage": 7.0, "none": 4.0}
+    table = preflight.table({4: few, 8: many})
+    assert "| 8 | 7.5 | 7.0 | 4.0 | 3.0 |" in table
+    assert (
+        "4 nodes: 6.0 s of 10; 8 nodes take 1.25 times as long, of 1.5; a run of `site.yml` on 4 takes 2.0 s more"
+        in table
+    )

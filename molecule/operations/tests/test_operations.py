@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+from pathlib import Path
+from typing import Any
 
 from tests.tools.operating import NODES, command, environment, flags, on, play, server_info, serves
 
@@ -23,6 +26,47 @@ def test_status_has_a_row_for_each_rank() -> None:
     for number, node in enumerate(NODES):
         assert shown[node][:3] == [str(number), "active", "serving"]
         assert shown[node][-2:] == ["Glm4MoeForCausalLM", "ok"]
+
+
+def preflight(folder: Path, code: int = 0) -> dict[str, Any]:
+    """The report of preflight."""
+    play("playbooks/preflight.yml", "-e", f"preflight_out={folder}", code=code)
+    assert (folder / "preflight.html").is_file()
+    made: dict[str, Any] = json.loads((folder / "preflight.json").read_text())
+    return made
+
+
+def test_preflight_of_a_group_that_serves_finds_no_error_and_disturbs_nothing(tmp_path: Path) -> None:
+    made = preflight(tmp_path)
+    assert made["counts"]["error"] == 0, made["findings"]
+    why = {name: one["why"] for one in made["not_applicable"] for name in one["checks"]}
+    assert why["GPU.VISIBLE"] == "the ranks compute on CPUs (sglang_device: cpu)"
+    assert why["FABRIC.GID"] == "the rails are not RDMA"
+    assert why["HOST.TIME_SYNC"].startswith("the node is a container (podman)")
+    states = {row["id"]: set(row["states"].values()) for row in made["checks"]}
+    # Looked at, and not passed over: the group itself holds its ports.
+    for name in (
+        "FABRIC.PING",
+        "FABRIC.MTU_EQUAL",
+        "NET.PORTS",
+        "NET.FIREWALL",
+        "IMAGE.EQUAL",
+        "MODEL.EQUAL",
+        "MEM.GUARD",
+    ):
+        assert states[name] == {"ok"}, name
+    assert serves()
+
+
+def test_preflight_finds_a_broken_mtu(tmp_path: Path) -> None:
+    on("spark-2", "ip link set enP2p1s0f1np1 mtu 1500")
+    try:
+        made = preflight(tmp_path, code=2)
+    finally:
+        on("spark-2", "ip link set enP2p1s0f1np1 mtu 9000")
+    hosts = {one["id"]: one["hosts"] for one in made["findings"] if one["severity"] == "error"}
+    assert set(hosts) == {"FABRIC.MTU", "FABRIC.MTU_EQUAL", "FABRIC.PING"}
+    assert hosts["FABRIC.MTU"] == hosts["FABRIC.MTU_EQUAL"] == ["spark-2"]
 
 
 def test_stopped_stays_stopped() -> None:
