@@ -9,6 +9,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from ansible_collections.dgx_spark.sglang.tests.unit.endpoint import serving
 
 from benchmarks import bring_up, chat
 from benchmarks.runner import Run
@@ -84,3 +85,11 @@ def test_the_table_gives_the_ratio() -> None:
     rows = {bring_up.AGAIN: {"seconds": 10.0}, bring_up.AGAIN_DEFAULTS: {"seconds": 25.0}}
     text = bring_up.table({"date": "today", "machine": "this", "rows": rows})
     assert "2.50 times as long" in text
+
+
+def test_key_of_the_api(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(key="0123456789abcdef") as (url, _):
+        assert chat.main([url]) == 1
+        assert "Mend: put the API's key into SGLANG_API_KEY" in capsys.readouterr().err
+        monkeypatch.setenv("SGLANG_API_KEY", "0123456789abcdef")
+        assert chat.main([url]) == 0
