@@ -228,7 +228,9 @@ def refusal(answer: Answer, check: Check) -> Trouble | None:
     if answer.status == 200:
         return None
     if answer.status in (401, 403):
-        mend = "Give the server's key: cluster_api_key of the inventory, api_key of the module."
+        mend = (
+            "Give the server's key: cluster_api_key (a new one needs site.yml --tags rank), or api_key of the module."
+        )
         return Trouble(f"HTTP {answer.status}, access refused", mend)
     if answer.status == 404:
         return Trouble(f"HTTP 404, {check.path} is not served", check.mends.get(404))

@@ -192,6 +192,19 @@ def test_a_key_that_the_server_does_not_know_ends_the_run_before_anything_is_wri
     assert not list(out.glob("*.yaml"))
 
 
+def test_the_files_that_others_may_read_hold_no_key(tmp_path: Path) -> None:
+    """Units, environments, and what gates and supervisors are told, rendered by Ansible for all ranks."""
+    variables = {"out": str(tmp_path), "cluster_api_key": "{{ lookup('ansible.builtin.env', 'SGLANG_API_KEY') }}"}
+    command = ["ansible-playbook", "-i", "inventory/spark4", "tests/unit/units/render.yml", "-e", json.dumps(variables)]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "SGLANG_API_KEY": CANARY}
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=True)
+    texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert len(texts) == 4 * 4
+    assert "canary" not in "".join(texts.values())
+    with_keys = {name for name, text in texts.items() if KEYS_FILE in text}
+    assert with_keys == {"0-sglang-rank.service", "0-supervision.json"}
+
+
 def test_a_bad_key_is_told_but_not_shown(play: Play, out: Path) -> None:
     shown = play(SGLANG_API_KEY="canary with blanks", code=2)
     assert "cluster_api_key = (hidden)" in shown
