@@ -1,13 +1,14 @@
 """Asks a running endpoint one question: `python3 -m benchmarks.chat URL [QUESTION]`.
 
 Standard library only. Prints the endpoint, the model, the answer and how long it took; exits with 1
-and a sentence when there is no answer.
+and a sentence when there is no answer. The key of an API that wants one is taken from SGLANG_API_KEY.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import urllib.error
@@ -15,6 +16,8 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+KEY = "SGLANG_API_KEY"
+"""The variable of the environment with the key: an argument would stand in the list of processes."""
 QUESTION = "Say hello to four DGX Sparks."
 
 
@@ -39,7 +42,10 @@ def fetch(url: str, timeout: float, body: dict[str, Any] | None = None) -> dict[
     or a reply that is no JSON object.
     """
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    if os.environ.get(KEY):
+        headers["Authorization"] = f"Bearer {os.environ[KEY]}"
+    request = urllib.request.Request(url, data, headers)
     # No proxy: the endpoint is on this machine's own network.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -47,7 +53,8 @@ def fetch(url: str, timeout: float, body: dict[str, Any] | None = None) -> dict[
             answer = json.load(reply)
     except urllib.error.HTTPError as error:
         detail = error.read(2000).decode(errors="replace")
-        raise NoAnswerError(f"{url}: HTTP {error.code}: {detail}") from error
+        mend = f". Mend: put the API's key into {KEY}" if error.code == 401 else ""
+        raise NoAnswerError(f"{url}: HTTP {error.code}: {detail}{mend}") from error
     except (OSError, ValueError) as error:
         raise NoAnswerError(f"{url}: {error}") from error
     if not isinstance(answer, dict):

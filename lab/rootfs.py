@@ -33,8 +33,6 @@ _NODE_PACKAGES = (
         "netplan.io",
     ),
     *("ethtool", "procps", "rdma-core"),
-    # For tests that set a server's clock: the kernel's is that of the machine.
-    "libfaketime",
 )
 # A node is bare: what the roles install lies in its offline repository.
 _NODE_REPOSITORY = (

@@ -26,6 +26,10 @@ cp -r --no-preserve=ownership "$source/root/." "$root"
 sh "$cuda/build.sh" "$root/usr/lib/$(cc -print-multiarch)"
 chroot "$root" ldconfig
 
+# For tests that set a clock.
+mkdir -p "$root/usr/lib/dgx-spark-lab"
+cc -O2 -Wall -Werror -shared -fPIC -o "$root/usr/lib/dgx-spark-lab/clock.so" "$source/clock.c"
+
 # As on a machine that has been up for a while, the package lists are there.
 rm -rf "$root"/var/lib/apt/lists/*
 chroot "$root" apt-get -qq update

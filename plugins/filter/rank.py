@@ -11,6 +11,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._gates import GateOptions, gates_config
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe_choice import missed
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import release_rows
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._secrets import server_file
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._status import failures, status_row
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._supervision import supervision
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._unit import (
@@ -45,6 +46,11 @@ def of_ranks(plan: Mapping[str, Any], hostvars: Mapping[str, Any], name: str) ->
     return [host[name] for host in known if name in host]
 
 
+def server_keys_file(api_key: object, admin_api_key: object = "") -> str:
+    """The file from which the server takes its keys."""
+    return server_file(api_key, admin_api_key)
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -58,6 +64,7 @@ class FilterModule:
             "rank_label": group_label,
             "rank_supervision": supervision,
             "release_rows": release_rows,
+            "server_keys_file": server_keys_file,
             "status_failures": failures,
             "status_rows": status_rows,
             "systemd_exec": systemd_exec,

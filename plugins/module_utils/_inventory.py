@@ -27,6 +27,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import (
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._nearest import nearest
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_checks import check_preflight
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank_variables import check_rank
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._secrets import check_keys, check_served, given_options
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import Spec, check_value, example
 
 GROUP = "sparks"
@@ -76,6 +77,7 @@ def check_inventory(hosts: Sequence[Host], specs: Mapping[str, Spec], profile_na
         *check_image(f"group {GROUP}", "cluster_image", values.get("cluster_image")),
         *check_flags(f"group {GROUP}", "cluster_flags", values["cluster_flags"]),
         *check_env(f"group {GROUP}", "cluster_env", values["cluster_env"]),
+        *check_keys(f"group {GROUP}", values),
         *_check_api_host(values["cluster_api_host"]),
         *_check_ranks(hosts),
         *_check_unique(hosts, "ansible_host", lambda host: [host.address]),
@@ -104,7 +106,8 @@ def check_fit(hosts: Sequence[Host], values: Mapping[str, Any], profile: Mapping
         where, variable = _source(values, profile, "cluster_api_port", "api_port")
         problem = f"Lies in {meet}-{meet + 10}, the ports that the ranks use among themselves."
         findings.append(Finding(where, variable, shown(api), problem, "Choose another port, such as 30000."))
-    return findings
+    flags = {**profile["flags"], **values["cluster_flags"]}
+    return findings + check_served("flags of the server", flags, given_options(values))
 
 
 def settings(hosts: Sequence[Host], specs: Mapping[str, Spec]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, shown
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._flags import FLAGS
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._nearest import nearest
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._secrets import KEYS, looks_secret
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import check_mapping, check_value
 
 PROFILE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -75,15 +76,21 @@ PLANNED_FLAGS = {
     "nccl-init-addr": "dist_init_port or cluster_dist_init_port",
     "dist-timeout": "dist_timeout",
     "device": "sglang_device",
+    # SGLang takes one file of options alone, and the plan has the keys in it.
+    "config": "the options themselves",
 }
 """Flags that the plan writes itself -> what to set instead."""
 
-REFUSED_FLAGS = ("api-key", "admin-api-key")
-"""Secrets: as an argument they would stand in the unit and in the process list for all to read."""
+REFUSED_FLAGS = {option: variable for variable, option in KEYS.items()}
+"""Secrets, which as an argument would stand in the unit and in the process list for all to read -> what to set instead.
+"""
 
 PLANNED_ENV = ("SGLANG_HOST_IP", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_IB_HCA")
 """Environment variables that follow from the fabric addresses of each rank."""
 
+_ENV_MENDS = dict.fromkeys(
+    ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), "model_hub_token is for the download, and the server needs none"
+)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # Registry host with optional port, path components, then a tag and/or a digest (the grammar of image references).
 _IMAGE = re.compile(
@@ -149,7 +156,7 @@ def check_flags(where: str, variable: str, flags: object) -> list[Finding]:
             problem, mend = "Is written by the plan.", f"Remove it and set {PLANNED_FLAGS[name]} instead."
         elif name in REFUSED_FLAGS:
             problem = "Would stand in the unit and in the process list for all to read."
-            mend = "Leave it out; let a proxy in front of the API ask for the key."
+            mend = f"Remove it and set {REFUSED_FLAGS[name]} instead: the server takes that from a file."
         elif name not in FLAGS:
             near = nearest(name.strip("-").replace("_", "-"), FLAGS)
             problem = "Is not an option of launch_server."
@@ -167,7 +174,7 @@ def check_flags(where: str, variable: str, flags: object) -> list[Finding]:
 
 
 def check_env(where: str, variable: str, env: object) -> list[Finding]:
-    """Environment variables: names a shell would take, single-line values, and none that the plan derives."""
+    """Environment variables: names a shell would take, single-line values, no secrets, and none of the plan's own."""
     if not isinstance(env, Mapping):
         return []
     findings = []
@@ -177,6 +184,9 @@ def check_env(where: str, variable: str, env: object) -> list[Finding]:
             problem, mend = "Is not a name for an environment variable.", "Use letters, digits and underscores."
         elif name in PLANNED_ENV:
             problem, mend = "Follows from the rank's fabric addresses.", "Remove it; set cluster_rails instead."
+        elif looks_secret(name):
+            problem = "Would stand in `docker inspect` for all to read who may use Docker."
+            mend = f"Remove it: {_ENV_MENDS.get(name, 'put what it is for into a file that only root may read')}."
         elif isinstance(value, (Mapping, list, tuple)) or value is None or "\n" in str(value):
             problem, mend = "Is not a single line of text.", "Quote it and keep it on one line."
         else:

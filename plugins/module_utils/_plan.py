@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ansible_collections.dgx_spark.sglang.plugins.module_utils import _release
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _release, _secrets
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._flags import FLAGS
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import (
     Host,
@@ -107,6 +107,14 @@ class Parsers:
 
 
 @dataclass(frozen=True)
+class Keys:
+    """What may be known of the API's keys. options: those of the server that one is given for. fingerprint: of them."""
+
+    options: list[str]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """One group of ranks that serves one model.
 
@@ -127,6 +135,7 @@ class Plan:
     paths: Paths
     moe: Moe
     parsers: Parsers
+    api_keys: Keys
     ranks: list[Rank]
 
     def as_dict(self) -> dict[str, Any]:
@@ -160,9 +169,10 @@ def make_plan(
         for rail in values["cluster_rails"]
     ]
     rdma = is_rdma(values)
+    keys = Keys(_secrets.given_options(values), _secrets.fingerprint(values))
     data_dir = str(values["cluster_data_dir"]).rstrip("/")
     return Plan(
-        group_id=digest([[rank.env, rank.server_args] for rank in ranks]),
+        group_id=digest([[[rank.env, rank.server_args] for rank in ranks], keys.fingerprint]),
         model=dict(profile),
         image=str(values.get("cluster_image") or profile["image"]),
         device=str(values["sglang_device"]),
@@ -175,6 +185,7 @@ def make_plan(
         paths=Paths(_model_dir(data_dir, profile), f"{data_dir}/cache", f"{data_dir}/spread"),
         moe=moe_of(flags),
         parsers=parsers_of(flags),
+        api_keys=keys,
         ranks=ranks,
     )
 
@@ -287,6 +298,8 @@ def _rank(
             **{key: str(value) for key, value in {**profile["env"], **values["cluster_env"]}.items()},
         },
         server_args=[
+            # Only rank 0 serves the API.
+            *(("--config", _secrets.IN_CONTAINER) if number == 0 and _secrets.given_options(values) else ()),
             *("--model-path", f"{MODELS_IN_CONTAINER}/{profile['name']}"),
             *("--served-model-name", str(profile["served_name"])),
             *("--host", bind),

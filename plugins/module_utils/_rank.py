@@ -38,7 +38,8 @@ LINE_LENGTH = 400
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?")
-_SECRETS = re.compile(r"(api_key='?|--(?:admin-)?api-key[= ])[^'\s,)]+")
+# As ServerArgs prints itself, as a dict of its fields (0.5.23), and as options. The supervisor takes out the very keys.
+_SECRETS = re.compile(r"(api_key'?[=:] ?'|api_key=(?!None\b)|--(?:admin-)?api-key[= ])[^'\s,)]+")
 # How SGLang says which kernel config file it took, from 0.5.4 to 0.5.23; names may hold a space. It says so at the
 # first forward, once a file and process.
 _MOE_CONFIG = re.compile(r"[Uu]s(?:ing|e) MoE kernel config from (.+?\.json)\.(?: |$)")

@@ -41,9 +41,9 @@ class Target:
     max_tokens: int
     stream_usage: bool
 
-    def ask(self, path: str, payload: object | None = None) -> Answer:
-        """One request to the endpoint."""
-        return ask(self.url.rstrip("/") + path, self.timeout, payload, self.api_key)
+    def ask(self, path: str, payload: object | None = None, *, anonymous: bool = False) -> Answer:
+        """One request to the endpoint. anonymous: without the key."""
+        return ask(self.url.rstrip("/") + path, self.timeout, payload, None if anonymous else self.api_key)
 
 
 class Trouble(NamedTuple):
@@ -70,6 +70,11 @@ class Result:
 def judge_health(answer: Answer, target: Target) -> Trouble | None:
     """/health answered 200."""
     return None
+
+
+def judge_open(answer: Answer, target: Target) -> Trouble | None:
+    """A request without the key was answered."""
+    return Trouble("it answers without a key")
 
 
 def judge_models(answer: Answer, target: Target) -> Trouble | None:
@@ -141,7 +146,7 @@ class Check:
 
     chat: what a chat's request adds to the usual. body: the whole request instead, where it's no chat.
     mends: for refusals, by HTTP status. show: an answer for the table. then: the request that
-    follows a good answer and belongs to the same check.
+    follows a good answer and belongs to the same check. refused: ask without the key, and want to be refused.
     """
 
     id: str
@@ -154,6 +159,7 @@ class Check:
     mends: Mapping[int, str] = field(default_factory=dict)
     show: Callable[[Answer], str] = show_body
     then: Callable[[Answer], Check] | None = None
+    refused: bool = False
 
     def payload(self, target: Target) -> Mapping[str, object] | None:
         """What is posted; None for a GET."""
@@ -170,6 +176,14 @@ class Check:
 
 CHECKS = (
     Check("HEALTH", "the server is healthy", "/health", judge_health, f"{LOGS} and on its peers."),
+    Check(
+        "KEY",
+        "whoever has no key is refused",
+        "/v1/models",
+        judge_open,
+        "Run site.yml, which gives the server the key; or look for a proxy that adds one.",
+        refused=True,
+    ),
     Check(
         "MODELS",
         "the model is served under its name",
@@ -214,7 +228,10 @@ def refusal(answer: Answer, check: Check) -> Trouble | None:
     if answer.status == 200:
         return None
     if answer.status in (401, 403):
-        return Trouble(f"HTTP {answer.status}, access refused", "Give the server's key in api_key.")
+        mend = (
+            "Give the server's key: cluster_api_key (a new one needs site.yml --tags rank), or api_key of the module."
+        )
+        return Trouble(f"HTTP {answer.status}, access refused", mend)
     if answer.status == 404:
         return Trouble(f"HTTP 404, {check.path} is not served", check.mends.get(404))
     problem = ": ".join(filter(None, (f"HTTP {answer.status} instead of 200", reason(answer.body))))
@@ -223,6 +240,8 @@ def refusal(answer: Answer, check: Check) -> Trouble | None:
 
 def judged(check: Check, answer: Answer, target: Target) -> Trouble | None:
     """What is wrong with an answer, always with a mend; None when all is well."""
+    if check.refused and answer.status == 401:
+        return None
     found = refusal(answer, check)
     if found is None:
         found = check.judge(answer, target)
@@ -241,7 +260,7 @@ def run_check(check: Check, target: Target) -> Result:
     while step:
         payload = step.payload(target)
         sent.append(f"GET {step.path}" if payload is None else shortened(f"POST {step.path} {json.dumps(payload)}"))
-        answer = target.ask(step.path, payload)
+        answer = target.ask(step.path, payload, anonymous=step.refused)
         received.append(step.show(answer))
         trouble = judged(step, answer, target)
         step = step.then(answer) if step.then and not trouble else None
@@ -252,8 +271,9 @@ def run_check(check: Check, target: Target) -> Result:
 
 
 def run_checks(target: Target, checks: Iterable[Check], wanted: Sequence[str]) -> list[dict[str, object]]:
-    """Those of the checks that are wanted, in their order, whatever the earlier ones gave."""
-    return [asdict(run_check(check, target)) for check in checks if check.id in wanted]
+    """Those of the checks that are wanted, in their order, whatever the earlier ones gave; KEY only with a key."""
+    asked = [check for check in checks if check.id in wanted and (target.api_key or not check.refused)]
+    return [asdict(run_check(check, target)) for check in asked]
 
 
 def report(url: str, results: Sequence[Mapping[str, object]]) -> str:

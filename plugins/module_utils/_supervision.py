@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import digest
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._secrets import IN_CONTAINER
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._unit import CONTAINER
 
 _TIMES = (
@@ -26,7 +27,8 @@ def supervision(plan: Mapping[str, Any], rank: Mapping[str, Any], options: Mappi
     """The supervisor's configuration, for its JSON file.
 
     plan, rank: as _plan.Plan.as_dict gives them. options: the role's variables by the supervisor's own names (times in
-    seconds), and port (UDP), key_file, state_dir, model_digest.
+    seconds), and port (UDP), key_file, keys_file, state_dir, model_digest. The keys of the API, by their file, are told
+    where the server has them: to ask it for a token, and to keep them out of the journal.
     """
     group = digest([plan["group_id"], options["model_digest"]])
     first = int(rank["rank"]) == 0
@@ -46,5 +48,6 @@ def supervision(plan: Mapping[str, Any], rank: Mapping[str, Any], options: Mappi
         "started_marker": f"{plan['paths']['cache']}/started-{group}",
         "gpu": plan["device"] == "cuda",
         "state_dir": options["state_dir"],
+        **({"keys_file": options["keys_file"]} if IN_CONTAINER in rank["server_args"] else {}),
         **{name: int(options[name]) for name in _TIMES},
     }

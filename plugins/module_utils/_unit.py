@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _secrets
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._container import host_options
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._docker_mount import mount_value
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import (
     CACHE_IN_CONTAINER,
     MODELS_IN_CONTAINER,
@@ -38,7 +40,8 @@ class RunOptions:
 
     ulimits: name -> limit (memlock and stack in bytes, -1 for none). gpu_devices: CDI names, used on cuda only.
     rdma: whether the node has /dev/infiniband. env_file: path on the node. model_digest: names the content of the
-    model directory. docker_options: further words, as they are. supervision: what the unit's own programs are and are
+    model directory. keys_file: path on the node, mounted where the server is told to read it. docker_options: further
+    words, as they are. supervision: what the unit's own programs are and are
     told, as plain data.
     """
 
@@ -48,6 +51,7 @@ class RunOptions:
     env_file: str
     model_digest: str
     docker_options: Sequence[str]
+    keys_file: str = ""
     supervision: object = None
 
 
@@ -64,6 +68,11 @@ def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOp
         f"--env-file={options.env_file}",
         f"--volume={plan['paths']['model']}:{MODELS_IN_CONTAINER}/{plan['model']['name']}:ro",
         f"--volume={plan['paths']['cache']}:{CACHE_IN_CONTAINER}",
+        *(
+            [f"--mount={mount_value(options.keys_file, _secrets.IN_CONTAINER)}"]
+            if _secrets.IN_CONTAINER in rank["server_args"]
+            else []
+        ),
         *options.docker_options,
         *RELEASE_WORDS,
         *("python3", "-m", "sglang.launch_server"),

@@ -73,6 +73,9 @@ plan:
     moe:
       description: What the server's flags say about its MoE kernels (ep, quantization, fused_shared_experts, skip).
       type: dict
+    api_keys:
+      description: What may be known of the API's keys (options, fingerprint); never a key.
+      type: dict
     ranks:
       description: One entry a rank (host, rank, addresses, interfaces, hcas, env, server_args, health_url).
       type: list

@@ -34,13 +34,14 @@ options:
       - The checks to run. V(HEALTH) wants 200 from C(/health), V(MODELS) the model's name from
         C(/v1/models), V(CHAT) a whole answer with at least one token, V(STREAM) a stream that ends
         in C([DONE]), V(METRICS) series of SGLang from C(/metrics).
+      - V(KEY) wants to be refused without the key; it is left out without O(api_key).
       - V(TOOL_CALL), V(TOOL_NO_ARGS) and V(TOOL_STREAM) want one right tool call, with arguments,
         without, and streamed; they are left out without O(tool_parser). V(TOOL_THINKING) wants
         thoughts before it, and is left out without O(reasoning_parser), too.
     type: list
     elements: str
-    choices: [HEALTH, MODELS, CHAT, STREAM, METRICS, TOOL_CALL, TOOL_NO_ARGS, TOOL_STREAM, TOOL_THINKING]
-    default: [HEALTH, MODELS, CHAT, STREAM, METRICS, TOOL_CALL, TOOL_NO_ARGS, TOOL_STREAM, TOOL_THINKING]
+    choices: [HEALTH, KEY, MODELS, CHAT, STREAM, METRICS, TOOL_CALL, TOOL_NO_ARGS, TOOL_STREAM, TOOL_THINKING]
+    default: [HEALTH, KEY, MODELS, CHAT, STREAM, METRICS, TOOL_CALL, TOOL_NO_ARGS, TOOL_STREAM, TOOL_THINKING]
   max_tokens:
     description: Tokens that a chat may generate.
     type: int

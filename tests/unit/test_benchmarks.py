@@ -9,6 +9,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from ansible_collections.dgx_spark.sglang.tests.unit.endpoint import serving
 
 from benchmarks import bring_up, chat, preflight
 from benchmarks.runner import Run
@@ -94,3 +95,11 @@ def test_preflight_is_held_against_what_was_promised() -> None:
         "4 nodes: 6.0 s of 10; 8 nodes take 1.25 times as long, of 1.5; a run of `site.yml` on 4 takes 2.0 s more"
         in table
     )
+
+
+def test_key_of_the_api(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(key="0123456789abcdef") as (url, _):
+        assert chat.main([url]) == 1
+        assert "Mend: put the API's key into SGLANG_API_KEY" in capsys.readouterr().err
+        monkeypatch.setenv("SGLANG_API_KEY", "0123456789abcdef")
+        assert chat.main([url]) == 0

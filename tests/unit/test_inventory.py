@@ -272,7 +272,70 @@ WRONG = [
     Wrong(
         "list for a single value", everywhere(cluster_flags={"dtype": ["a"]}), "cluster_flags.dtype", "a", "one value"
     ),
-    Wrong("secret in the flags", everywhere(cluster_flags={"api-key": "x"}), "cluster_flags.api-key", "x", "proxy"),
+    Wrong(
+        "secret in the flags",
+        everywhere(cluster_flags={"api-key": "x"}),
+        "cluster_flags.api-key",
+        "x",
+        "set cluster_api_key instead",
+    ),
+    Wrong(
+        "other secret in the flags",
+        everywhere(cluster_flags={"admin-api-key": "x"}),
+        "cluster_flags.admin-api-key",
+        "x",
+        "set cluster_admin_api_key instead",
+    ),
+    Wrong("file of flags", everywhere(cluster_flags={"config": "/x.yml"}), "cluster_flags.config", "/x.yml", "options"),
+    Wrong("key that is short", everywhere(cluster_api_key="abc"), "cluster_api_key", "(hidden)", "openssl rand"),
+    *(
+        Wrong(f"key that is {key!r}", everywhere(cluster_api_key=key), "cluster_api_key", "(hidden)", "Use letters")
+        for key in ("-" + 20 * "x", "with a blank" * 2, 'quote"' * 4, "line\n" * 4, "=" * 20, "ä" * 20)
+    ),
+    Wrong(
+        "one key for all",
+        everywhere(cluster_api_key=20 * "x", cluster_admin_api_key=20 * "x"),
+        "cluster_admin_api_key",
+        "(hidden)",
+        "a key of its own",
+    ),
+    *(
+        Wrong(
+            f"{name} in the environment", everywhere(cluster_env={name: "x"}), f"cluster_env.{name}", "x", "Remove it"
+        )
+        for name in ("HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "SECRET", "db_password")
+    ),
+    Wrong(
+        "privileged container",
+        everywhere(rank_docker_options=["--shm-size=1g", "--privileged"]),
+        "rank_docker_options[1]",
+        "--privileged",
+        "--cap-add",
+    ),
+    *(
+        Wrong(
+            f"secret of a container, {words[0]}",
+            everywhere(rank_docker_options=words),
+            "rank_docker_options[0]",
+            "HF_TOKEN=...",
+            "mount a file",
+        )
+        for words in (["--env=HF_TOKEN=x"], ["--env", "HF_TOKEN=x"], ["-e", "HF_TOKEN=x"])
+    ),
+    Wrong(
+        "key with several tokenizers",
+        everywhere(cluster_api_key=20 * "x", cluster_flags={"tokenizer-worker-num": 2}),
+        "tokenizer-worker-num",
+        "2",
+        "Leave it at 1",
+    ),
+    Wrong(
+        "key with gRPC",
+        everywhere(cluster_api_key=20 * "x", cluster_flags={"grpc-mode": True}),
+        "grpc-mode",
+        "True",
+        "Leave it out",
+    ),
     Wrong(
         "template of the address",
         on("spark-1", unreadable={"ansible_host": "'x' is undefined"}),
@@ -329,7 +392,17 @@ def test_one_node_needs_no_fabric() -> None:
     assert findings_of(variables, reference_profile()) == []
 
 
-@pytest.mark.parametrize("variable", ["model_hub_token", "model_hub_tokn", "cluster_flags"])
+def test_what_is_no_secret_may_stand_in_the_environment() -> None:
+    variables = reference_variables()
+    everywhere(
+        cluster_env={"TOKENIZERS_PARALLELISM": "false", "HF_TOKEN_PATH": "/x", "SGLANG_MAX_TOKENS": 1},
+        rank_docker_options=["--env=NCCL_DEBUG=INFO", "--env", "HF_TOKEN", "--privileged=false"],
+        cluster_api_key="0123456789abcdef=",
+    )(variables, {})
+    assert findings_of(variables, reference_profile()) == []
+
+
+@pytest.mark.parametrize("variable", ["model_hub_token", "model_hub_tokn", "cluster_flags", "cluster_api_key"])
 def test_no_secret_is_shown(variable: str) -> None:
     value = {"api-key": "hunter2"} if variable == "cluster_flags" else ["hunter2"]
     variables = reference_variables()

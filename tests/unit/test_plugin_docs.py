@@ -28,6 +28,7 @@ ON_THE_NODE = [
     "release_info",
     "release_switch",
     "release_write",
+    "server_keys_info",
     "shared_memory_info",
     "smoke_test",
 ]

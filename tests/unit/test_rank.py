@@ -154,6 +154,8 @@ def test_clean() -> None:
     assert "s3cret" not in lines[3]
     assert "api_key='***'" in lines[3]
     assert lines[4] == "x --api-key *** --port 1"
+    (later,) = _rank.clean(["server_args={'api_key': 's3cret', 'admin_api_key': 's3cret', 'tp_size': 4}"])
+    assert later == "server_args={'api_key': '***', 'admin_api_key': '***', 'tp_size': 4}"
 
 
 def test_last_lines_are_short() -> None:

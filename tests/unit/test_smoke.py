@@ -132,10 +132,22 @@ def test_body_cut_off() -> None:
 def test_key() -> None:
     """The key is sent; without it the mend names api_key."""
     with serving(key="secret") as (url, _):
-        assert all(result["ok"] for result in checks(url, api_key="secret").values())
+        results = checks(url, api_key="secret")
+        assert all(result["ok"] for result in results.values())
+        assert results["KEY"]["received"] == '{"error": "Unauthorized"}'
+        assert "KEY" not in checks(url)
         refused = checks(url)["MODELS"]
         assert "401" in refused["problem"]
         assert "api_key" in refused["mend"]
+
+
+def test_an_api_that_is_open_to_all() -> None:
+    """The server has no key: whoever gives one is answered, and so is everybody else."""
+    with serving() as (url, _):
+        failed = [result for result in checks(url, api_key="secret").values() if not result["ok"]]
+    assert [result["id"] for result in failed] == ["KEY"]
+    assert failed[0]["problem"] == "it answers without a key"
+    assert "site.yml" in failed[0]["mend"]
 
 
 def test_not_http() -> None:

@@ -146,6 +146,62 @@ def test_output_is_passed_on_by_line_and_read() -> None:
     assert output.lines[-1] == "api_key='***'\N{REPLACEMENT CHARACTER} no end"
 
 
+@pytest.mark.parametrize("size", [1, 7, 65536])
+@pytest.mark.parametrize("before", [*range(16384 - 30, 16384 + 4), 0, 70000])
+def test_no_secret_is_passed_on(before: int, size: int) -> None:
+    """Wherever it stands in a line that is cut, and however it comes."""
+    secrets = ["canary-of-the-api", "canary-of-the-api-and-more"]
+    output = Output(lambda: None, secrets)
+    text = b"x" * before + f" ServerArgs(api_key='{secrets[0]}', admin_api_key='{secrets[1]}')\n".encode() + b"y" * 99
+    source, into = os.pipe()
+    out, target = os.pipe()
+    said: list[bytes] = []
+
+    def write() -> None:
+        # What one read gets: as much as fits, or a few bytes around where the line is cut.
+        first = max(0, before - 64) if size < 65536 else 0
+        os.write(into, text[:first])
+        for start in range(first, len(text), size):
+            os.write(into, text[start : start + size])
+        os.close(into)
+
+    def read() -> None:
+        while piece := os.read(out, 65536):
+            said.append(piece)
+
+    threads = [threading.Thread(target=write), threading.Thread(target=read)]
+    for thread in threads:
+        thread.start()
+    output.follow(source, target)
+    os.close(target)
+    for thread in threads:
+        thread.join()
+    passed = b"".join(said)
+    assert b"canary" not in passed.replace(b"\n", b"")
+    assert "canary" not in " ".join(output.lines)
+    assert passed.replace(b"\n", b"") == (
+        b"x" * before + b" ServerArgs(api_key='***', admin_api_key='***')" + b"y" * 99
+    )
+
+
+def test_api_keys_are_read_where_only_their_owner_may(tmp_path: Path) -> None:
+    assert rank.read_api_keys(None) == {}
+    path = tmp_path / "keys.yaml"
+    with pytest.raises(ConfigError, match=r"keys_file: .*No such file"):
+        rank.read_api_keys(str(path))
+    path.write_text('{"api-key": "canary"}')
+    path.chmod(0o640)
+    with pytest.raises(ConfigError, match="may be read by others"):
+        rank.read_api_keys(str(path))
+    path.chmod(0o600)
+    assert rank.read_api_keys(str(path)) == {"api-key": "canary"}
+    for rubbish in ("", "canary", "{}", '["canary"]', '{"api-key": 1}', '{"api-key": ""}', "\u00e4canary"):
+        path.write_text(rubbish)
+        with pytest.raises(ConfigError, match="keys_file: ") as error:
+            rank.read_api_keys(str(path))
+        assert "canary" not in str(error.value)
+
+
 def test_output_that_nobody_takes_does_not_stop_it() -> None:
     output = Output(lambda: None)
     source, into = os.pipe()
@@ -361,12 +417,15 @@ def test_rank_0_is_healthy_once_it_has_made_a_token(server: Server) -> None:
     url, pieces, asked = server
     pieces[:] = [b"HTTP/1.1 503 no\r\n\r\n"]
     urls = {"health_url": f"{url}/health", "generate_url": f"{url}/generate", "dist_init": None}
-    health = rank.Health(rank.parse_config(json.dumps(CONFIG | urls)), "docker", lambda: None)
+    config = rank.parse_config(json.dumps(CONFIG | urls))
+    health = rank.Health(config, "docker", lambda: None, {"api-key": "secret", "admin-api-key": "other"})
     assert health._ask() == "its /health answers 503"
     pieces[:] = [b"HTTP/1.1 200 OK\r\n\r\n"]
     assert health._ask() == ""
     assert health._ask() == ""
     assert [line.split()[1] for line in asked] == [b"/health", b"/health", b"/generate", b"/health"]
+    # With the key of the API, where it is asked for.
+    assert [b"\r\nAuthorization: Bearer secret\r\n" in line for line in asked] == [False, False, True, False]
 
 
 def test_an_address_that_is_gone_for_a_while_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:

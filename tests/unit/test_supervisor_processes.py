@@ -190,7 +190,6 @@ def test_three_ranks_form_a_group_and_a_death_ends_it_everywhere(make: Make) -> 
     assert not (units[1].folder / "generated").exists()
     assert "loading 50 %" in units[2].status() or "loading 100 %" in units[2].status()
     assert "Loading safetensors checkpoint shards:  50% Completed | 1/2\n" in units[2].journal
-    assert any(line.startswith("EXTEND_TIMEOUT_USEC=") for line in units[0].told)
     assert "WATCHDOG=1" in units[0].told
     wait(units, lambda: all(unit.status()[-1] == "serving" for unit in units))
     assert (units[1].folder / "served").exists()
@@ -367,3 +366,20 @@ def test_a_wrong_configuration_ends_it_with_2(make: Make) -> None:
         )
         assert done.returncode == 2
         assert why in done.stdout
+
+
+UNFORESEEN = """
+import runpy, sys, threading
+sys.argv = [sys.argv[1]]
+rank = runpy.run_path(sys.argv[0])
+rank["main"]([])
+threading.Thread(target=lambda: 1 / 0).start()
+threading.Event().wait(20)
+"""
+
+
+def test_a_thread_that_ends_unforeseen_ends_the_supervisor() -> None:
+    words = [sys.executable, "-c", UNFORESEEN, str(SCRIPT)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1
+    assert "supervisor: a part of the supervisor ended: ZeroDivisionError: division by zero" in done.stdout

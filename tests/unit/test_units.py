@@ -21,8 +21,9 @@ REFERENCE_FLAGS = """
 """
 
 DOCKER_OPTIONS = """
-docker run --rm --pull=never --name=sglang-rank --log-driver=none --network=host --ipc=host --ulimit=memlock=-1
---ulimit=stack=67108864 --device=/dev/infiniband --cap-add=IPC_LOCK --device=nvidia.com/gpu=all
+docker run --rm --pull=never --name=sglang-rank --log-driver=none --network=host --ipc=host --cap-drop=ALL
+--security-opt=no-new-privileges --ulimit=memlock=-1 --ulimit=stack=67108864
+--device=/dev/infiniband --cap-add=IPC_LOCK --device=nvidia.com/gpu=all
 --env-file=/etc/dgx-spark/rank.env
 --volume=/var/lib/dgx-spark/models/zai-org--GLM-4.7-FP8/main:/models/glm-4.7-fp8:ro
 --volume=/var/lib/dgx-spark/cache:/root/.cache --label=dgx-spark.release=${SGLANG_RELEASE} $SGLANG_MOUNTS

@@ -65,6 +65,18 @@ def test_environment_is_for_root_only(host: Host) -> None:
     assert f"SGLANG_HOST_IP={RAIL}.{11 + number_of(host)}\n" in file.content_string
 
 
+def test_container_has_no_privileges(host: Host) -> None:
+    """The rails of the lab are no RDMA devices, so that nothing is kept of root's capabilities."""
+    pid = host.check_output("docker inspect --format '{{.State.Pid}}' sglang-rank")
+    status = dict(line.split(":\t", 1) for line in host.file(f"/proc/{pid}/status").content_string.splitlines())
+    assert {name: int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {
+        "CapPrm": 0,
+        "CapEff": 0,
+        "CapBnd": 0,
+    }
+    assert status["NoNewPrivs"] == "1"
+
+
 def test_native_model_class(host: Host) -> None:
     assert "type=Glm4MoeForCausalLM" in journal(host)
 

@@ -119,22 +119,16 @@ def test_the_lan_does_not_matter() -> None:
     assert group.epochs(NODES) == before
 
 
-PRELOADED = "/run/clock"
-# What starts after this takes its time of day from a file, read anew each second; its monotonic clock is the kernel's.
-_CLOCK = {
-    "LD_PRELOAD": f"{PRELOADED}/libfaketime.so.1",
-    "FAKETIME_TIMESTAMP_FILE": f"{PRELOADED}/offset",
-    "FAKETIME_CACHE_DURATION": "1",
-    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-}
+CLOCK = "/run/clock"
+# What starts with these takes its time of day from a file: see lab/node/clock.c.
+_CLOCK = {"LD_PRELOAD": f"{CLOCK}/clock.so", "LAB_CLOCK": f"{CLOCK}/ahead"}
 _MOVABLE = f"""
 set -e
-mkdir -p {PRELOADED} /run/systemd/system/sglang-rank.service.d
-cp /usr/lib/*/faketime/libfaketime.so.1 {PRELOADED}
-echo +0 > {PRELOADED}/offset
-printf '[Service]\\n' > /run/systemd/system/sglang-rank.service.d/clock.conf
-printf 'Environment=%s\\n' {" ".join(f"{name}={value}" for name, value in _CLOCK.items())} \\
-    >> /run/systemd/system/sglang-rank.service.d/clock.conf
+mkdir -p {CLOCK} /run/systemd/system/sglang-rank.service.d
+cp /usr/lib/dgx-spark-lab/clock.so {CLOCK}
+echo 0 > {CLOCK}/ahead
+printf '%s\\n' '[Service]' {" ".join(f"Environment={name}={value}" for name, value in _CLOCK.items())} \\
+    > /run/systemd/system/sglang-rank.service.d/clock.conf
 systemctl daemon-reload
 """
 _FIXED = "rm -r /run/systemd/system/sglang-rank.service.d; systemctl daemon-reload"
@@ -143,7 +137,7 @@ _FIXED = "rm -r /run/systemd/system/sglang-rank.service.d; systemctl daemon-relo
 @contextlib.contextmanager
 def movable_clocks() -> Iterator[None]:
     """Supervisors and servers whose time of day a test may set: the kernel's own is that of the whole machine."""
-    options = [f"--volume={PRELOADED}:{PRELOADED}:ro", *(f"--env={name}={value}" for name, value in _CLOCK.items())]
+    options = [f"--volume={CLOCK}:{CLOCK}:ro", *(f"--env={name}={value}" for name, value in _CLOCK.items())]
     each(lambda node: inside(node, _MOVABLE), NODES)
     try:
         play("site.yml", "--tags", "rank", "-e", json.dumps({"rank_docker_options": options}))
@@ -165,12 +159,12 @@ def test_a_clock_that_jumps_ends_nothing() -> None:
         before = group.epochs(NODES)
         for node in NODES:
             supervisor = f"$(systemctl show --value --property=MainPID {faults.CONTAINER}.service)"
-            assert "libfaketime" in inside(node, f"cat /proc/{supervisor}/maps")
+            assert "clock.so" in inside(node, f"cat /proc/{supervisor}/maps")
         with group.load("chats"):
             for node, hours in ((LAST, 24), (HEAD, 1), (LAST, -24), (HEAD, 0)):
-                inside(node, f"echo {hours * 3600:+d} > {PRELOADED}/offset")
+                inside(node, f"echo {hours * 3600} > {CLOCK}/ahead")
                 until("the server has the new time", lambda node=node, hours=hours: hours_ahead(node) == hours, 30)  # type: ignore[misc]
-                time.sleep(LONGER_THAN_ANY_SILENCE)  # longer than whatever a wrong clock could make too long
+                time.sleep(LONGER_THAN_ANY_SILENCE)
         assert group.epochs(NODES) == before
 
 

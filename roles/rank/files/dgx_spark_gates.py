@@ -303,20 +303,19 @@ GATES: Mapping[str, tuple[float, Callable[[Config], bool]]] = {
 """Method of Node -> its time-out in seconds by default, and whether there is anything to look at."""
 
 
-def tell(status: str, seconds: float) -> None:
-    """Tell systemd the state, and that the start may take some seconds more; see sd_notify(3)."""
+def tell(status: str) -> None:
+    """Tell systemd the state; see sd_notify(3)."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         out.connect("\0" + address[1:] if address.startswith("@") else address)
-        out.send(f"STATUS={status}\nEXTEND_TIMEOUT_USEC={int(seconds * 1e6)}".encode())
+        out.send(f"STATUS={status}".encode())
 
 
 def passes(node: Node, gate: str, pause: float) -> bool:
     """Look until the gate is passed, its time is over, or waiting is no use. pause: seconds between two looks."""
     limit = node.config.timeouts[gate]
-    longest = 2 * limit + 3 * COMMAND_SECONDS  # a look may begin just before the time is over
     began = time.monotonic()
-    tell(f"looking at {gate}", longest)
+    tell(f"looking at {gate}")
     while True:
         try:
             said = getattr(node, gate)()
@@ -325,7 +324,7 @@ def passes(node: Node, gate: str, pause: float) -> bool:
             if not trouble.waits or spent >= limit:
                 print(f"{ERROR}gate {gate}: failed after {spent:.0f} s: {trouble}. Mend: {trouble.mend}", flush=True)
                 return False
-            tell(f"waiting for {trouble.status}", longest)
+            tell(f"waiting for {trouble.status}")
             time.sleep(min(pause, limit - spent))
         else:
             print(f"gate {gate}: passed after {time.monotonic() - began:.0f} s: {said}", flush=True)

@@ -99,7 +99,8 @@ class Config:
     on the others only. health_seconds: after which SGLang itself calls an idle scheduler dead; five more are waited.
     silence_seconds: whoever isn't heard for so long has failed. started_marker: a file that is there once this plan
     has served, so that start_seconds counts instead of first_start_seconds. failing_after: so many starts in a row
-    that never served are said to be what they are. gpu: whether the container has one.
+    that never served are said to be what they are. gpu: whether the container has one. keys_file: JSON, the keys of the
+    server's API by its options, for its owner alone; where the server has keys.
     """
 
     group: str
@@ -122,6 +123,7 @@ class Config:
     backoff_most_seconds: float = 300
     failing_after: int = 5
     gpu: bool = False
+    keys_file: str | None = None
     state_dir: str = "/run/sglang-rank"
 
 
@@ -204,6 +206,24 @@ def read_key(path: str) -> bytes:
     if len(key) != 32:
         raise ConfigError(f"key_file: {path} has {len(key)} bytes, not 32")
     return key
+
+
+def read_api_keys(path: str | None) -> dict[str, str]:
+    """The API's keys by the server's options. Raises ConfigError where it can't, or where others may read them."""
+    if path is None:
+        return {}
+    try:
+        if os.stat(path).st_mode & 0o077:
+            raise ConfigError(f"keys_file: {path} may be read by others")
+        keys = json.loads(Path(path).read_text(encoding="ascii"))
+    except OSError as error:
+        raise ConfigError(f"keys_file: {path}: {error.strerror}") from error
+    except ValueError:
+        # What it says of a text may be a part of that text.
+        raise ConfigError(f"keys_file: {path} is no JSON") from None
+    if not isinstance(keys, dict) or not all(isinstance(key, str) and key for key in keys.values()) or not keys:
+        raise ConfigError(f"keys_file: {path} holds no keys")
+    return keys
 
 
 # ---- texts -----------------------------------------------------------------------------------
@@ -753,12 +773,18 @@ class History:
 
 
 class Output:
-    """What the container says: passed on line by line, the last ones kept. A thread, since the journal may block."""
+    """What the container says: passed on line by line, the last ones kept. A thread, since the journal may block.
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    secrets: what is taken out of it; SGLang logs all of its arguments.
+    """
+
+    def __init__(self, wake: Callable[[], None], secrets: Iterable[str] = ()) -> None:
         self.lines: collections.deque[str] = collections.deque(maxlen=30)
         self.doing = "starting"
         self._wake = wake
+        # The longest first: one may be a part of another.
+        self._secrets = sorted((secret.encode() for secret in secrets), key=len, reverse=True)
+        self._longest = len(self._secrets[0]) if self._secrets else 0
 
     def follow(self, source: int, target: int) -> None:
         """Read one file descriptor to its end. A carriage return ends a line too, so that progress is seen."""
@@ -766,12 +792,20 @@ class Output:
         while chunk := os.read(source, 65536):
             *whole, rest = re.split(rb"[\r\n]+", rest + chunk)
             if len(rest) > 16384:
-                whole, rest = [*whole, rest], b""
+                # A secret that has not come whole yet stays for the rest of the line.
+                rest = self._without_secrets(rest)
+                cut = len(rest) - max(0, self._longest - 1)
+                whole, rest = [*whole, rest[:cut]], rest[cut:]
             self._pass(whole, target)
         self._pass([rest], target)
 
+    def _without_secrets(self, data: bytes) -> bytes:
+        for secret in self._secrets:
+            data = data.replace(secret, b"***")
+        return data
+
     def _pass(self, lines: Iterable[bytes], target: int) -> None:
-        data = b"".join(line + b"\n" for line in lines if line)
+        data = b"".join(self._without_secrets(line) + b"\n" for line in lines if line)
         for line in data.decode("utf-8", "replace").splitlines():
             if text := plain(line):
                 self.lines.append(text)
@@ -926,10 +960,12 @@ class Processes:
 # ---- health ----------------------------------------------------------------------------------
 
 
-def ask(url: str, seconds: float, body: bytes = b"", beat: Callable[[], None] = lambda: None) -> int:
+def ask(
+    url: str, seconds: float, body: bytes = b"", beat: Callable[[], None] = lambda: None, api_key: str | None = None
+) -> int:
     """The status of an HTTP answer. Raises OSError (TimeoutError after so many seconds).
 
-    beat: called about every second while it waits.
+    beat: called about every second while it waits. api_key: sent, if there is one.
     """
     found = _URL.match(url)
     if not found:
@@ -937,6 +973,8 @@ def ask(url: str, seconds: float, body: bytes = b"", beat: Callable[[], None] = 
     host, port, path = found.group(1), int(found.group(2) or 80), found.group(3) or "/"
     deadline = time.monotonic() + seconds
     head = f"{'POST' if body else 'GET'} {path} HTTP/1.0\r\nHost: {host}:{port}\r\nConnection: close\r\n"
+    if api_key:
+        head += f"Authorization: Bearer {api_key}\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     with socket.create_connection((host, port), seconds) as link:
@@ -983,8 +1021,12 @@ class Health:
     gpu: why the container has no GPU any more, empty while it has one.
     """
 
-    def __init__(self, config: Config, docker: str, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, config: Config, docker: str, wake: Callable[[], None], api_keys: Mapping[str, str] | None = None
+    ) -> None:
+        """api_keys: as read_api_keys gives them."""
         self._config, self._docker, self._wake = config, docker, wake
+        self._api_key = (api_keys or {}).get("api-key")
         self._generated = config.generate_url is None
         self.bad = "it was not asked yet"
         self.asked = self.beat = self._looked = time.monotonic()
@@ -1029,7 +1071,7 @@ class Health:
             if not self._generated and self._config.generate_url:
                 what, limit = "its /generate", GENERATE_SECONDS
                 body = b'{"text": "1", "sampling_params": {"max_new_tokens": 1, "temperature": 0}}'
-                if (status := ask(self._config.generate_url, limit, body, self._moved)) != 200:
+                if (status := ask(self._config.generate_url, limit, body, self._moved, self._api_key)) != 200:
                     return f"{what} answers {status}"
                 self._generated = True
         except TimeoutError:
@@ -1070,6 +1112,7 @@ class Supervisor:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.selector.register(self._bell, selectors.EVENT_READ, self._woken)
         self.socket: socket.socket | None = None
+        self.api_keys = read_api_keys(config.keys_file)
         key = b""
         if len(config.members) > 1:
             key = read_key(config.key_file)
@@ -1084,7 +1127,7 @@ class Supervisor:
         session = os.urandom(8).hex()
         self.group = Group(config, key, session, time.monotonic(), wait, self._why_wait())
         self.removal = Removal(self.docker, config.container, self.wake).begin()
-        self.output = Output(self.wake)
+        self.output = Output(self.wake, self.api_keys.values())
         self.child: subprocess.Popen[bytes] | None = None
         self.pump: threading.Thread | None = None
         self.health: Health | None = None
@@ -1317,7 +1360,7 @@ class Supervisor:
         assert self.child.stdout
         self.pump = threading.Thread(target=self.output.follow, args=(self.child.stdout.fileno(), 1), daemon=True)
         self.pump.start()
-        self.health = Health(self.config, self.docker, self.wake).begin()
+        self.health = Health(self.config, self.docker, self.wake, self.api_keys).begin()
 
     def _notify(self, now: float) -> None:
         """Tell systemd how it is; nothing while the thread that asks the server stands still."""
@@ -1329,9 +1372,7 @@ class Supervisor:
         moving = self.health is None or now - self.health.beat < limit
         if now >= self._next["notify"] and moving:
             self._next["notify"] = now + NOTIFY_SECONDS
-            extend = f"EXTEND_TIMEOUT_USEC={90 * 10**6}"
-            starting = self.served == math.inf or self._ending
-            self.notifier.tell("WATCHDOG=1", *([extend] if starting else []))
+            self.notifier.tell("WATCHDOG=1")
             # What lasts, and each once: not every second of a countdown.
             if (text := re.sub(r"\d+ s,", "a while,", doing)) != self._doing and text.startswith(
                 ("waiting", "serving, but")
@@ -1345,8 +1386,15 @@ class Supervisor:
             log(f"datagrams without effect: {counts}")
 
 
+def end_with_a_thread(what: threading.ExceptHookArgs) -> None:
+    """End this process with a thread that met something unforeseen: the loop would wait for it, for ever."""
+    log(f"a part of the supervisor ended: {what.exc_type.__name__}: {what.exc_value}")
+    os._exit(1)
+
+
 def main(arguments: Sequence[str]) -> int:
     """`CONFIG.json -- COMMAND`."""
+    threading.excepthook = end_with_a_thread
     try:
         path, dashes, *command = arguments
         if dashes != "--" or "run" not in command[1:]:
