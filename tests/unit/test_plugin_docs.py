@@ -19,6 +19,7 @@ ON_THE_NODE = [
     "firewall_info",
     "guarded_change",
     "image_bake",
+    "machine_part",
     "model_directory_info",
     "model_directory_seal",
     "moe_config_info",
