@@ -14,7 +14,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 WANTED: Mapping[str, frozenset[str]] = {
     "file": frozenset({"content", "mode", "absent"}),
@@ -28,13 +28,23 @@ WANTED: Mapping[str, frozenset[str]] = {
 """Kind -> what a task may want of it. As states they are:
 
 file: {content: Base64 or None for absent, mode: octal text}. link: {target: text or None for absent}.
-unit: {enabled: what `systemctl is-enabled` says, "" without a unit; active: bool}. sysctl: {value: text, None without one}.
-hold: {held: bool}. package: {installed: bool}, recorded and taken away, never installed here.
+unit: {enabled: what `systemctl is-enabled` says, "" without a unit; active: bool}.
+sysctl: {value: text, None where there is none}. hold: {held: bool}. package: {installed: bool}, recorded and taken away, never installed here.
 swap: {areas: [[path, priority], ...]}, all swap of the node.
 """
 
 UNIT_FILE_STATES = frozenset(
-    {"enabled", "enabled-runtime", "linked", "linked-runtime", "alias", "masked", "masked-runtime", "static", "indirect"}
+    {
+        "enabled",
+        "enabled-runtime",
+        "linked",
+        "linked-runtime",
+        "alias",
+        "masked",
+        "masked-runtime",
+        "static",
+        "indirect",
+    }
     | {"disabled", "generated", "transient", "bad"}
 )
 """What `systemctl is-enabled` may say of a unit that is there, systemctl(1)."""
@@ -56,7 +66,7 @@ class Thing:
 
     kind: str
     name: str
-    wanted: Optional[State] = None
+    wanted: State | None = None
 
     @property
     def key(self) -> str:
@@ -70,9 +80,9 @@ class Step:
 
     argv: Sequence[str] = ()
     path: str = ""
-    content: Optional[bytes] = None
+    content: bytes | None = None
     mode: int = 0o644
-    target: Optional[str] = None
+    target: str | None = None
 
     @property
     def turn(self) -> int:
@@ -87,11 +97,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a record holds of a thing. former: as it was before. made: as this collection made it, None if it did not."""
+    """What a record holds of a thing. former: as it was before. made: as it was made here, None if it was not."""
 
     thing: Thing
     former: State
-    made: Optional[State]
+    made: State | None
 
 
 @dataclass
@@ -168,7 +178,7 @@ def recorded(record: Record, seen: Sequence[tuple[Thing, State]], after: Sequenc
     return Record(entries, after, record.due)
 
 
-def to_put_back(entry: Entry, present: State) -> Optional[State]:
+def to_put_back(entry: Entry, present: State) -> State | None:
     """The state to put a thing back to: its former one, or None where somebody else has changed it since."""
     if not differs(present, entry.former):
         return entry.former
@@ -256,6 +266,6 @@ def check_swap_off(in_use_kib: int, available_kib: int) -> None:
     """PartError where what is in swap would not leave memory enough when it is read back: half of it has to stay."""
     if in_use_kib * 2 > available_kib:
         raise PartError(
-            f"{in_use_kib // 1024} MiB are in swap, and {available_kib // 1024} MiB of memory are available: swap can't "
-            f"be turned off safely; nothing of it was changed. Mend: Stop the group (playbooks/stop.yml) and run again."
+            f"{in_use_kib // 1024} MiB are in swap, and {available_kib // 1024} MiB of memory are available: swap "
+            f"can't be turned off safely; nothing of it was changed. Mend: Stop the group (playbooks/stop.yml) and run again."
         )

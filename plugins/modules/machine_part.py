@@ -32,8 +32,8 @@ options:
     suboptions:
       kind:
         description: >-
-          What it is. V(hold) is the hold of packages of apt, by a pattern; V(package) is only recorded, and taken away if it
-          was not there; V(swap) is all swap of the node.
+          What it is. V(hold) is the hold of packages of apt, by a pattern; V(package) is only recorded, and taken away
+          if it was not there; V(swap) is all swap of the node.
         type: str
         choices: [file, link, unit, sysctl, hold, package, swap]
         required: true
@@ -102,6 +102,7 @@ left:
 """
 
 import base64
+import contextlib
 import json
 import os
 import stat
@@ -162,7 +163,9 @@ def run(argv: list[str], *, may_fail: bool = False) -> str:
 
 def packages() -> dict[str, str]:
     """Installed package -> what is wanted of it, `install` or `hold`."""
-    told = run(["dpkg-query", "--show", "--showformat=${db:Status-Want} ${db:Status-Status} ${Package}\n"], may_fail=True)
+    told = run(
+        ["dpkg-query", "--show", "--showformat=${db:Status-Want} ${db:Status-Status} ${Package}\n"], may_fail=True
+    )
     rows = [line.split() for line in told.splitlines()]
     return {row[2]: row[0] for row in rows if len(row) == 3 and row[1] == "installed"}
 
@@ -342,12 +345,15 @@ class Part:
         if not self.module.check_mode:
             self.act(todo)
             Path(self.path).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the record of another part is in it
+                os.rmdir(self.module.params["records"])
         return bool(todo) or due, left
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     """Bring the part to its state, and tell."""
-    part, left = Part(module), []
+    part = Part(module)
+    left: list[str] = []
     if module.params["state"] == "present":
         changed = part.make()
     else:
@@ -374,7 +380,9 @@ def main() -> None:
     except OSError as trouble:
         module.fail_json(msg=f"{module.params['name']}: {trouble.filename or 'a file'}: {trouble.strerror or trouble}.")
     if result["left"]:
-        module.warn(f"{module.params['name']}: changed by somebody else since, and left alone: {', '.join(result['left'])}")
+        module.warn(
+            f"{module.params['name']}: changed by somebody else since, and left alone: {', '.join(result['left'])}"
+        )
     module.exit_json(**result)
 
 

@@ -104,7 +104,10 @@ def test_a_parameter_that_is_not_there() -> None:
 def test_holds_are_those_of_installed_packages() -> None:
     installed = ["linux-image-nvidia", "linux-image-6.17-nvidia", "bash"]
     asked = [part.Thing("hold", "linux-image-*", {"held": True}), part.Thing("hold", "*-nvidia", {"held": True})]
-    assert [thing.name for thing in part.expanded(asked, installed)] == ["linux-image-6.17-nvidia", "linux-image-nvidia"]
+    assert [thing.name for thing in part.expanded(asked, installed)] == [
+        "linux-image-6.17-nvidia",
+        "linux-image-nvidia",
+    ]
     assert argvs(part.steps(asked[0], {"held": False}, {"held": True})) == ["apt-mark hold linux-image-*"]
     assert argvs(part.steps(asked[0], {"held": True}, {"held": False})) == ["apt-mark unhold linux-image-*"]
 

@@ -18,6 +18,7 @@ ON_THE_NODE = [
     "fabric_pair",
     "firewall_info",
     "guarded_change",
+    "host_info",
     "image_bake",
     "machine_part",
     "model_directory_info",
