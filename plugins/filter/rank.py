@@ -45,6 +45,12 @@ def of_ranks(plan: Mapping[str, Any], hostvars: Mapping[str, Any], name: str) ->
     return [host[name] for host in known if name in host]
 
 
+def group_runs(plan: Mapping[str, Any], hostvars: Mapping[str, Any]) -> bool:
+    """Whether a rank runs, or is about to, on any node that has been looked at (`rank_seen`)."""
+    running = ("active", "activating", "reloading", "deactivating")
+    return any(seen.get("active_state") in running for seen in of_ranks(plan, hostvars, "rank_seen"))
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -55,6 +61,7 @@ class FilterModule:
             "of_ranks": of_ranks,
             "rank_command": rank_command,
             "rank_gates": rank_gates,
+            "rank_group_runs": group_runs,
             "rank_label": group_label,
             "rank_supervision": supervision,
             "release_rows": release_rows,

@@ -29,7 +29,8 @@ WANTED: Mapping[str, frozenset[str]] = {
 
 file: {content: Base64 or None for absent, mode: octal text}. link: {target: text or None for absent}.
 unit: {enabled: what `systemctl is-enabled` says, "" without a unit; active: bool}.
-sysctl: {value: text, None where there is none}. hold: {held: bool}. package: {installed: bool}, recorded and taken away, never installed here.
+sysctl: {value: text, None where there is none}. hold: {held: bool}.
+package: {installed: bool}, recorded and taken away, never installed here.
 swap: {areas: [[path, priority], ...]}, all swap of the node.
 """
 
@@ -267,5 +268,6 @@ def check_swap_off(in_use_kib: int, available_kib: int) -> None:
     if in_use_kib * 2 > available_kib:
         raise PartError(
             f"{in_use_kib // 1024} MiB are in swap, and {available_kib // 1024} MiB of memory are available: swap "
-            f"can't be turned off safely; nothing of it was changed. Mend: Stop the group (playbooks/stop.yml) and run again."
+            f"can't be turned off safely; nothing of it was changed. "
+            f"Mend: Stop the group (playbooks/stop.yml) and run again."
         )
