@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.run import run
+from lab.run import LabError, run
 
 STANDIN = Path(__file__).parent / "toolkit"
 OWNER = "Lab of the dgx_spark.sglang collection <lab@example.invalid>"
@@ -141,8 +141,17 @@ def publish(root: Path, *versions: str) -> Path:
     return folder
 
 
+def require() -> None:
+    """LabError naming the packages of the programs that are missing."""
+    packages = {"apt-ftparchive": "apt-utils", "dpkg-deb": "dpkg", "gpg": "gpg", "gpg-agent": "gpg-agent"}
+    missing = [package for program, package in packages.items() if not shutil.which(program)]
+    if missing:
+        raise LabError(f"programs are missing: apt-get install {' '.join(missing)}")
+
+
 def main() -> None:
     """Make a repository from the command line."""
+    require()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--version", action="append", help="of the toolkit; 1.19.0 if none is given")

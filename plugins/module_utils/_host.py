@@ -26,6 +26,8 @@ GUARDED_SLICES = ("-.slice", "system.slice")
 
 DROP_IN = "90-dgx-spark.conf"
 EARLYOOM, EARLYOOM_FILE = "earlyoom.service", "/etc/default/earlyoom"
+EARLYOOM_OVERRIDES = (f"/etc/systemd/system/{EARLYOOM}", f"/etc/systemd/system/{EARLYOOM}.d/*.conf")
+"""Where somebody may have changed its unit by hand: the whole of it, or parts."""
 GUARD_MARK = "dgx_spark.sglang.memory_guard"
 """What the role memory_guard writes into its file."""
 
@@ -53,19 +55,13 @@ def unit_of(cgroup: str) -> str:
     return names[-1] if names else ""
 
 
-def oom_rivals(
-    earlyoom: Mapping[str, str], texts: Mapping[str, str], running: Sequence[str], active: Sequence[str]
-) -> dict[str, list[str]]:
+def oom_rivals(texts: Mapping[str, str], running: Sequence[str], active: Sequence[str]) -> dict[str, list[str]]:
     """Who else would guard the memory: {files: what overrides earlyoom's unit by hand, units: what runs beside it}.
 
-    earlyoom: FragmentPath and DropInPaths of its unit. texts: path -> content of these. running: the units whose
-    process is an earlyoom. active: which of RIVALS are.
+    texts: path -> content of EARLYOOM_OVERRIDES, whether or not the package is there. running: the units whose process
+    is an earlyoom. active: which of RIVALS are.
     """
-    fragment = earlyoom.get("FragmentPath", "")
-    files = [fragment] if fragment.startswith("/etc/") else []
-    for path in earlyoom.get("DropInPaths", "").split():
-        if path.startswith("/etc/") and _OVERRIDES.search(texts.get(path, "")):
-            files.append(path)
+    files = [path for path, text in texts.items() if path.endswith(EARLYOOM) or _OVERRIDES.search(text)]
     units = [name for name in running if name and name != EARLYOOM]
     return {"files": files, "units": sorted({*units, *active})}
 
@@ -78,7 +74,10 @@ def oom_things(seen: Mapping[str, Any]) -> list[dict[str, Any]]:
     things: list[dict[str, Any]] = []
     if not seen["guarded"]:
         things += [{"kind": "file", "name": EARLYOOM_FILE}, {"kind": "package", "name": "earlyoom"}]
-        things += [{"kind": "unit", "name": EARLYOOM}]
+        # One that was forbidden has to be allowed; it is forbidden again in the end.
+        things += [
+            {"kind": "unit", "name": EARLYOOM, **({"wanted": {"enabled": "disabled"}} if seen["masked"] else {})}
+        ]
     rivals = seen["oom_rivals"]
     things += [{"kind": "file", "name": path, "wanted": {"absent": True}} for path in rivals["files"]]
     aside = {"enabled": "disabled", "active": False}

@@ -220,8 +220,9 @@ def _unit_steps(name: str, present: State, wanted: State) -> list[Step]:
     verbs = []
     if is_ != want:
         verbs += ["unmask"] if is_ == "masked" else []
-        # static, indirect, alias, generated: neither enabled nor disabled by a verb.
-        verbs += {"enabled": ["enable"], "disabled": ["disable"], "masked": ["mask"]}.get(want, [])
+        # static, transient, generated and the like: neither enabled nor disabled by a verb.
+        can_be_disabled = want == "disabled" and is_.startswith(("enabled", "linked", "indirect"))
+        verbs += {"enabled": ["enable"], "masked": ["mask"]}.get(want, ["disable"] if can_be_disabled else [])
     return [*stop, *(Step(["systemctl", "--quiet", verb, name]) for verb in verbs), *start]
 
 

@@ -56,6 +56,10 @@ guarded:
   description: Whether the role C(memory_guard) has set up earlyoom.
   returned: success
   type: bool
+masked:
+  description: Whether earlyoom's unit is masked.
+  returned: success
+  type: bool
 oom_rivals:
   description: What overrides earlyoom's unit by hand (C(files)), and what else guards the memory (C(units)).
   returned: success
@@ -67,6 +71,8 @@ oomd_slices:
   elements: str
 """
 
+import glob
+import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -96,8 +102,9 @@ def main() -> None:
 
     _, told, _ = module.run_command(["systemctl", "show", "--property=DefaultLimitMEMLOCK"])
     manager = (_host.blocks(told) or [{}])[0]
-    earlyoom = (show("FragmentPath,DropInPaths", _host.EARLYOOM) or [{}])[0]
-    texts = {path: text_of(path) for path in earlyoom.get("DropInPaths", "").split()}
+    overrides = [path for pattern in _host.EARLYOOM_OVERRIDES for path in sorted(glob.glob(pattern))]
+    # A link to /dev/null masks the unit.
+    texts = {path: text_of(path) for path in overrides if not os.path.islink(path)}
     processes = [path.parent for path in Path("/proc").glob("[0-9]*/comm") if text_of(path).strip() == "earlyoom"]
     running = [_host.unit_of(text_of(folder / "cgroup")) for folder in processes]
     slices = zip(_host.GUARDED_SLICES, show("ManagedOOMSwap,ManagedOOMMemoryPressure", *_host.GUARDED_SLICES))
@@ -107,8 +114,9 @@ def main() -> None:
         desktop=bool(active(("display-manager.service",))),
         memlock=manager.get("DefaultLimitMEMLOCK", ""),
         time_daemons=active(_host.TIME_DAEMONS),
+        masked=os.path.islink(_host.EARLYOOM_OVERRIDES[0]),
         guarded=_host.GUARD_MARK in text_of(_host.EARLYOOM_FILE),
-        oom_rivals=_host.oom_rivals(earlyoom, texts, running, active(_host.RIVALS)),
+        oom_rivals=_host.oom_rivals(texts, running, active(_host.RIVALS)),
         oomd_slices=[name for name, found in slices if "kill" in found.values()],
     )
 

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ SEEN: dict[str, Any] = {
     "memlock": "8388608",
     "time_daemons": ["systemd-timesyncd.service"],
     "guarded": False,
+    "masked": False,
     "oom_rivals": {"files": [], "units": []},
     "oomd_slices": [],
 }
@@ -60,19 +63,21 @@ def test_the_unit_of_a_process(cgroup: str, unit: str) -> None:
 
 def test_rivals_of_the_memory_guard() -> None:
     """A unit made by hand, a drop-in that takes its arguments away, another that does not, and other services."""
-    drop_ins = {
-        "/etc/systemd/system/earlyoom.service.d/args.conf": "[Service]\nExecStart=\nExecStart=/bin/earlyoom -m 10\n",
-        "/etc/systemd/system/earlyoom.service.d/nice.conf": "[Service]\nNice=-20\n",
-        "/usr/lib/systemd/system/earlyoom.service.d/vendor.conf": "[Service]\nExecStart=/bin/x\n",
+    folder = "/etc/systemd/system/earlyoom.service"
+    texts = {
+        folder: "[Service]\nExecStart=/usr/local/bin/earlyoom\n",
+        f"{folder}.d/args.conf": "[Service]\nExecStart=\nExecStart=/bin/earlyoom -m 10\n",
+        f"{folder}.d/environment.conf": "[Service]\nEnvironment=EARLYOOM_ARGS=-m 10\n",
+        f"{folder}.d/nice.conf": "[Service]\nNice=-20\n",
     }
-    unit = {"FragmentPath": "/etc/systemd/system/earlyoom.service", "DropInPaths": " ".join(drop_ins)}
-    found = _host.oom_rivals(unit, drop_ins, ["earlyoom.service", "my-oom.service", ""], ["nohang.service"])
-    assert found == {
-        "files": ["/etc/systemd/system/earlyoom.service", "/etc/systemd/system/earlyoom.service.d/args.conf"],
-        "units": ["my-oom.service", "nohang.service"],
-    }
-    packaged = {"FragmentPath": "/usr/lib/systemd/system/earlyoom.service", "DropInPaths": ""}
-    assert _host.oom_rivals(packaged, {}, ["earlyoom.service"], []) == {"files": [], "units": []}
+    found = _host.oom_rivals(texts, ["earlyoom.service", "my-oom.service", ""], ["nohang.service"])
+    assert found == {"files": list(texts)[:3], "units": ["my-oom.service", "nohang.service"]}
+    assert _host.oom_rivals({}, ["earlyoom.service"], []) == {"files": [], "units": []}
+
+
+def test_an_earlyoom_that_was_forbidden_is_allowed_for_the_time() -> None:
+    (thing,) = [one for one in _host.oom_things({**SEEN, "masked": True}) if one["kind"] == "unit"]
+    assert thing == {"kind": "unit", "name": "earlyoom.service", "wanted": {"enabled": "disabled"}}
 
 
 def test_what_the_memory_guard_replaces_is_recorded_before_it_comes() -> None:
@@ -240,22 +245,44 @@ else:
 """
 
 
-def test_a_check_run_on_a_machine_without_any_of_it(tmp_path: Path) -> None:
-    """Every task is evaluated, with every part on but for the kernel's parameters, and nothing is changed."""
-    (tmp_path / "play.yml").write_text(PLAY)
-    (tmp_path / "systemctl").write_text(SYSTEMCTL)
-    (tmp_path / "systemctl").chmod(0o755)
-    words = ["ansible-playbook", "--check", "-i", "inventory/spark4", str(tmp_path / "play.yml")]
-    words += ["-e", '{"host_hold_packages": true, "host_kho_off": true, "host_time_servers": ["a.example"]}']
-    records = Path("/var/lib/dgx-spark-host")
+def check_run(folder: Path, playbook: str, **variables: Any) -> str:
+    """A check run of the four nodes of inventory/spark4, all of them this machine; returns what it tells."""
+    (folder / "systemctl").write_text(SYSTEMCTL)
+    (folder / "systemctl").chmod(0o755)
+    words = ["ansible-playbook", "--check", "-i", "inventory/spark4", playbook, "-e", json.dumps(variables)]
     environment = {
         **os.environ,
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PATH": f"{folder}:{os.environ['PATH']}",
     }
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    told = done.stdout.partition("in force after a boot:")[2]
+    return done.stdout
+
+
+def test_a_check_run_on_a_machine_without_any_of_it(tmp_path: Path) -> None:
+    """Every task is evaluated, with every part on but for the kernel's parameters, and nothing is changed."""
+    (tmp_path / "play.yml").write_text(PLAY)
+    on = {"host_hold_packages": True, "host_kho_off": True, "host_time_servers": ["a.example"]}
+    told = check_run(tmp_path, str(tmp_path / "play.yml"), **on).partition("in force after a boot:")[2]
     assert told.count("kho=off") == told.count("no desktop") == 4
-    assert not records.exists()
-    assert "failed=0" in done.stdout
+    assert "failed=0" in told
+    assert not Path("/var/lib/dgx-spark-host").exists()
+
+
+def test_teardown_of_a_machine_on_which_nothing_was_made_changes_nothing(tmp_path: Path) -> None:
+    """Every task of it is evaluated, up to the fabric, which has no backup here."""
+    variables = {"host_teardown": True, "ansible_connection": "local", "ansible_become": False}
+    told = check_run(tmp_path, "playbooks/teardown.yml", **variables)
+    order = [
+        "memory_guard : ",
+        "host : Put back",
+        "container_runtime : ",
+        "Take the firewall away",
+        "Remove the folder",
+    ]
+    places = [told.index(words) for words in order]
+    assert places == sorted(places)
+    assert set(re.findall(r"changed=(\d+)", told)) == {"0"}
+    plain = check_run(tmp_path, "playbooks/teardown.yml", **{**variables, "host_teardown": False})
+    assert "firewall" not in plain

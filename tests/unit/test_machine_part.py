@@ -36,6 +36,7 @@ def unit(enabled: str, active: bool) -> dict[str, Any]:
         (unit("masked", False), unit("static", False), ["--quiet unmask"]),
         (unit("masked", False), unit("enabled", True), ["--quiet unmask", "--quiet enable", "start"]),
         (unit("enabled", True), {"active": False}, ["stop"]),
+        (unit("transient", True), {"enabled": "disabled", "active": False}, ["stop"]),
         (unit("enabled", True), {"enabled": "enabled"}, []),
         (unit("disabled", False), unit("", False), []),
     ],
