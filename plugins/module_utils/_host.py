@@ -61,7 +61,7 @@ def oom_rivals(texts: Mapping[str, str], running: Sequence[str], active: Sequenc
     texts: path -> content of EARLYOOM_OVERRIDES, whether or not the package is there. running: the units whose process
     is an earlyoom. active: which of RIVALS are.
     """
-    files = [path for path, text in texts.items() if path.endswith(EARLYOOM) or _OVERRIDES.search(text)]
+    files = [path for path, text in texts.items() if _OVERRIDES.search(text)]
     units = [name for name in running if name and name != EARLYOOM]
     return {"files": files, "units": sorted({*units, *active})}
 

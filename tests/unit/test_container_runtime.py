@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.dgx_spark.sglang.plugins.module_utils import _apt_source
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _container_runtime as runtime
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import Host, check_inventory
 from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import role_specs
+
+from lab import apt_repository
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/container_runtime"
@@ -139,11 +142,15 @@ PLAY = """
 - hosts: sparks
   connection: local
   gather_facts: false
-  roles: [dgx_spark.sglang.cluster]
   tasks:
+    - name: Derive the plan
+      ansible.builtin.import_role:
+        name: dgx_spark.sglang.cluster
+      tags: [always]
     - name: Run the role
       ansible.builtin.import_role:
         name: dgx_spark.sglang.container_runtime
+      tags: [container_runtime]
       vars:
         container_runtime_daemon_file: "{{ stand_in_daemon_file }}"
 """
@@ -172,16 +179,20 @@ esac
 }
 
 
-def run_role(folder: Path, daemon: dict[str, Any], **variables: Any) -> str:
+def run_role(
+    folder: Path, daemon: dict[str, Any], programs: tuple[str, ...] = tuple(PROGRAMS), **variables: Any
+) -> str:
     """The whole role in a check run on a node with these programs; returns what it tells."""
     (folder / "bin").mkdir(exist_ok=True)
-    for name, text in PROGRAMS.items():
+    for name in programs:
+        text = PROGRAMS[name]
         (folder / "bin" / name).write_text(text.replace("\\\\n", "\\n"))
         (folder / "bin" / name).chmod(0o755)
     (folder / "play.yml").write_text(PLAY)
     (folder / "daemon.json").write_text(json.dumps(daemon))
     given = {"stand_in_daemon_file": str(folder / "daemon.json"), "container_runtime_tool_packages": ["bash"]}
-    words = ["ansible-playbook", "--check", "--diff", "-i", "inventory/spark4", str(folder / "play.yml")]
+    words = ["ansible-playbook", "--check", "--diff", "--tags", "container_runtime", "-i", "inventory/spark4"]
+    words.append(str(folder / "play.yml"))
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PATH": path}
     words += ["-e", json.dumps({**given, **variables})]
@@ -207,6 +218,25 @@ def test_on_dgx_os_the_bound_of_the_logs_is_merged(tmp_path: Path) -> None:
     # The file, and the restart of Docker.
     assert changes(told) == [2, 2, 2, 2]
     assert '"max-size": "50m"' in told
+
+
+def test_on_the_cpu_nothing_of_nvidias_is_set_up(tmp_path: Path) -> None:
+    """And it is said; an engine too old for CDI will do."""
+    told = run_role(tmp_path, {}, ("dockerd", "systemctl"), sglang_device="cpu", container_runtime_log_rotation=False)
+    assert " ".join(told.split()).count("nothing of NVIDIA") == 1
+    assert changes(told) == [0, 0, 0, 0]
+
+
+def test_a_check_run_on_a_bare_node_says_what_would_come(tmp_path: Path) -> None:
+    """The repository, with the key that was given; and not more than apt knows of before it is there."""
+    repository = tmp_path / "repository"
+    apt_repository.publish(repository, "1.19.0")
+    given = {"container_runtime_toolkit_key": str(repository / "gpgkey"), "container_runtime_engine_packages": ["bash"]}
+    known = _apt_source.fingerprints((repository / "gpgkey").read_text())
+    told = run_role(tmp_path, {}, ("systemctl",), **given, container_runtime_toolkit_key_fingerprints=known)
+    assert "+Signed-By: /etc/apt/keyrings/dgx-spark-nvidia-container-toolkit.asc" in told
+    assert '"cdi": true' in told
+    assert not Path("/etc/apt/sources.list.d/dgx-spark-nvidia-container-toolkit.sources").exists()
 
 
 GATES = ROOT / "roles/rank/files/dgx_spark_gates.py"
