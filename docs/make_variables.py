@@ -24,6 +24,7 @@ ORDER = [
     "validate",
     "cluster",
     "preflight",
+    "host",
     "fabric",
     "fabric_test",
     "firewall",

@@ -51,6 +51,12 @@ def server_keys_file(api_key: object, admin_api_key: object = "") -> str:
     return server_file(api_key, admin_api_key)
 
 
+def group_runs(plan: Mapping[str, Any], hostvars: Mapping[str, Any]) -> bool:
+    """Whether a rank runs, or is about to, on any node that has been looked at (`rank_seen`)."""
+    running = ("active", "activating", "reloading", "deactivating")
+    return any(seen.get("active_state") in running for seen in of_ranks(plan, hostvars, "rank_seen"))
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -61,6 +67,7 @@ class FilterModule:
             "of_ranks": of_ranks,
             "rank_command": rank_command,
             "rank_gates": rank_gates,
+            "rank_group_runs": group_runs,
             "rank_label": group_label,
             "rank_supervision": supervision,
             "release_rows": release_rows,

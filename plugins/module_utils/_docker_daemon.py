@@ -44,10 +44,63 @@ def merge(present: Any, wanted: Any) -> Any:
     if isinstance(present, list) and isinstance(wanted, list):
         united = list(present)
         for item in wanted:
-            if not any(_same(item, other) for other in united):
+            if not _among(item, united):
                 united.append(item)
         return united
     return wanted
+
+
+LOG_DRIVERS = ("json-file", "local")
+"""Those that write files of their own and take max-size and max-file; dockerd does not start others with these."""
+
+
+def with_defaults(present: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The settings with what they say nothing of: keys that are there stay as they are, in dicts of dicts too.
+
+    Options of the log are left out where its driver would not take them.
+    """
+    if present.get("log-driver", LOG_DRIVERS[0]) not in LOG_DRIVERS:
+        defaults = {key: value for key, value in defaults.items() if key != "log-opts"}
+    return _under(present, defaults)
+
+
+def _under(present: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    whole = dict(present)
+    for key, value in defaults.items():
+        if key not in present:
+            whole[key] = value
+        elif isinstance(present[key], dict) and isinstance(value, dict):
+            whole[key] = _under(present[key], value)
+    return whole
+
+
+def undone(former: dict[str, Any], made: dict[str, Any], current: dict[str, Any]) -> dict[str, Any]:
+    """The current settings without what was made of the former ones; what somebody else has changed since stays.
+
+    former: before the first change. made: after the last one. current: what is there now.
+    """
+    back: dict[str, Any] = {}
+    for key, value in current.items():
+        ours, before = made.get(key), former.get(key)
+        if key not in made:
+            back[key] = value
+        elif _same(value, ours):
+            if key in former:
+                back[key] = before
+        elif isinstance(value, dict) and isinstance(ours, dict):
+            inner = undone(before if isinstance(before, dict) else {}, ours, value)
+            if inner or key in former:
+                back[key] = inner
+        elif isinstance(value, list) and isinstance(ours, list):
+            kept = before if isinstance(before, list) else []
+            back[key] = [item for item in value if _among(item, kept) or not _among(item, ours)]
+        else:
+            back[key] = value
+    return back
+
+
+def _among(item: Any, items: list[Any]) -> bool:
+    return any(_same(item, other) for other in items)
 
 
 def rendered(settings: dict[str, Any]) -> str:

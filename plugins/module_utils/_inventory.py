@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._container_runtime import check_container_runtime
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, shown
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._firewall import check_firewall
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._host import check_host
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._memory_guard import check_memory_guard
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import (
     check_at_least_one,
@@ -84,6 +86,8 @@ def check_inventory(hosts: Sequence[Host], specs: Mapping[str, Spec], profile_na
         *_check_rails(hosts, values),
         # One host alone has no rails: what is said of them is not used.
         *check_firewall(values, [rail["interface"] for rail in values["cluster_rails"]] if len(hosts) > 1 else []),
+        *check_host(values),
+        *check_container_runtime(values),
         *check_memory_guard(values),
         *check_rank(values),
         *check_preflight(values),

@@ -56,6 +56,45 @@ def test_bad_config(text: str, words: list[str]) -> None:
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("present", "defaults", "whole"),
+    [
+        ({}, {"a": {"x": 1}}, {"a": {"x": 1}}),
+        ({"a": {"y": 2}}, {"a": {"x": 1, "y": 1}}, {"a": {"y": 2, "x": 1}}),
+        ({"a": None}, {"a": {"x": 1}}, {"a": None}),
+        ({}, {"log-opts": {"max-size": "50m"}}, {"log-opts": {"max-size": "50m"}}),
+        (
+            {"log-driver": "local", "log-opts": {"max-size": "1g"}},
+            {"log-opts": {"max-size": "50m", "max-file": "3"}},
+            {"log-driver": "local", "log-opts": {"max-size": "1g", "max-file": "3"}},
+        ),
+        ({"log-driver": "journald"}, {"log-opts": {"max-size": "50m"}}, {"log-driver": "journald"}),
+    ],
+)
+def test_defaults(present: Any, defaults: Any, whole: Any) -> None:
+    """What the file says stays; a log driver that takes no size gets none, or Docker would not start."""
+    assert json.dumps(_docker_daemon.with_defaults(present, defaults)) == json.dumps(whole)
+
+
+UNDONE: list[tuple[Any, Any, Any, Any]] = [
+    ({}, {"a": 1}, {"a": 1}, {}),
+    ({"a": 0}, {"a": 1}, {"a": 1}, {"a": 0}),
+    ({"a": 0}, {"a": 1}, {"a": 2}, {"a": 2}),
+    ({"a": 0}, {"a": 1}, {}, {}),
+    ({}, {"a": 1}, {"a": 1, "b": 2}, {"b": 2}),
+    ({"a": {"x": 1}}, {"a": {"x": 1, "y": 2}}, {"a": {"x": 1, "y": 2, "z": 3}}, {"a": {"x": 1, "z": 3}}),
+    ({}, {"a": {"y": 2}}, {"a": {"y": 2, "z": 3}}, {"a": {"z": 3}}),
+    ({}, {"a": {"y": 2, "x": 1}}, {"a": {"y": 2}}, {}),
+    ({"a": ["x"]}, {"a": ["x", "y"]}, {"a": ["x", "y", "z"]}, {"a": ["x", "z"]}),
+]
+
+
+@pytest.mark.parametrize(("former", "made", "current", "back"), UNDONE)
+def test_undone(former: Any, made: Any, current: Any, back: Any) -> None:
+    """What we made goes, what was there comes back, what somebody has changed since stays."""
+    assert _docker_daemon.undone(former, made, current) == back
+
+
 def test_same_knows_true_from_one() -> None:
     """JSON's true isn't 1, though Python says so; the order of keys is nothing."""
     assert not _docker_daemon.same({"a": True}, {"a": 1})
@@ -68,7 +107,12 @@ def test_module_merges_backs_up_and_rests(tmp_path: Path) -> None:
     old = b'{ "log-level" : "warn",\r\n "dns": ["10.0.0.1"] }'
     path.write_bytes(old)
     path.chmod(0o600)
-    arguments = {"path": str(path), "settings": {"dns": ["10.0.0.2"], "features": {"cdi": True}}}
+    record = {"path": str(path), "record": str(tmp_path / "records/docker.json")}
+    arguments = {
+        **record,
+        "settings": {"dns": ["10.0.0.2"], "features": {"cdi": True}},
+        "defaults": {"log-level": "info"},
+    }
 
     checked = adhoc.run(tmp_path, "docker_daemon_config", arguments, check=True)
     assert checked.result["changed"]
@@ -89,14 +133,26 @@ def test_module_merges_backs_up_and_rests(tmp_path: Path) -> None:
     assert not again["changed"]
     assert "backup_file" not in again
 
+    # A second change, then all of it undone, byte for byte; a second time nothing.
+    adhoc.run(tmp_path, "docker_daemon_config", {**record, "settings": {"debug": True}})
+    assert json.loads(path.read_text())["debug"] is True
+    assert adhoc.run(tmp_path, "docker_daemon_config", {**record, "state": "restored"}, check=True).result["changed"]
+    assert adhoc.run(tmp_path, "docker_daemon_config", {**record, "state": "restored"}).result["changed"]
+    assert path.read_bytes() == old
+    assert not (tmp_path / "records").exists()
+    assert not adhoc.run(tmp_path, "docker_daemon_config", {**record, "state": "restored"}).result["changed"]
+
 
 def test_module_makes_the_directory(tmp_path: Path) -> None:
     """A machine without any Docker configuration."""
     path = tmp_path / "etc" / "docker" / "daemon.json"
-    done = adhoc.run(tmp_path, "docker_daemon_config", {"path": str(path), "settings": {"a": 1}})
+    record = {"path": str(path), "record": str(tmp_path / "docker.json")}
+    done = adhoc.run(tmp_path, "docker_daemon_config", {**record, "settings": {"a": 1}})
     assert done.result["changed"]
     assert "backup_file" not in done.result
     assert json.loads(path.read_text()) == {"a": 1}
+    assert adhoc.run(tmp_path, "docker_daemon_config", {**record, "state": "restored"}).result["changed"]
+    assert not path.exists()
 
 
 def test_module_leaves_a_bad_file_alone(tmp_path: Path) -> None:

@@ -13,8 +13,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ELSEWHERE = {"docs/host.md", "docs/container-runtime.md"}
-"""Pages that other changes bring. A page that is there has no business on this list."""
 pages = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
@@ -70,7 +68,7 @@ def broken(path: Path, target: str) -> str:
     if not file.is_relative_to(ROOT):
         return "leaves the repository"
     if not file.exists():
-        return "" if str(file.relative_to(ROOT)) in ELSEWHERE else "is not there"
+        return "is not there"
     if anchor and anchor not in anchors(file):
         return f"has no such heading; there are {', '.join(sorted(anchors(file)))}"
     return ""
@@ -96,10 +94,6 @@ def test_broken_links_are_found(tmp_path: Path) -> None:
     assert links(twice) == ["x.md", "y.md#z"]
 
 
-def test_no_page_is_awaited_that_is_there() -> None:
-    assert [name for name in sorted(ELSEWHERE) if (ROOT / name).exists()] == [], "take them out of ELSEWHERE"
-
-
 def test_every_page_can_be_found_from_the_index() -> None:
     index = {target.partition("#")[0] for target in links(ROOT / "docs/README.md")}
     assert [path.name for path in PAGES[1:] if path.name not in index] == ["README.md"]
@@ -115,8 +109,6 @@ def test_the_readme_stays_short() -> None:
 def test_checks_that_pages_name_are_there() -> None:
     """Ids like FABRIC.MTU; in the generated page each stands in a row of its own."""
     listed = ROOT / "docs/checks.md"
-    if not listed.exists():
-        pytest.skip("there is no page of checks")
     known = set(re.findall(r"^\| `([A-Z]+\.[A-Z0-9_]+)`", listed.read_text(encoding="utf-8"), flags=re.MULTILINE))
     for path in PAGES:
         named = set(re.findall(r"`([A-Z]+\.[A-Z0-9_]+)`", prose(path)))
@@ -126,8 +118,7 @@ def test_checks_that_pages_name_are_there() -> None:
 @pages
 def test_playbooks_that_a_page_names_are_there(path: Path) -> None:
     named = set(re.findall(r"playbooks/(\w+\.yml)", path.read_text(encoding="utf-8")))
-    awaited = {"preflight.yml"} if "docs/preflight.md" in ELSEWHERE else set()
-    assert named - awaited - {file.name for file in (ROOT / "playbooks").glob("*.yml")} == set()
+    assert named - {file.name for file in (ROOT / "playbooks").glob("*.yml")} == set()
 
 
 @pages

@@ -12,16 +12,21 @@ import yaml
 
 PLUGINS = "ansible_collections.dgx_spark.sglang.plugins"
 ON_THE_NODE = [
+    "apt_source",
+    "container_runtime_info",
     "docker_daemon_config",
     "fabric_all_reduce",
     "fabric_netplan_info",
     "fabric_pair",
     "firewall_info",
     "guarded_change",
+    "host_info",
     "image_bake",
+    "machine_part",
     "model_directory_info",
     "model_directory_seal",
     "moe_config_info",
+    "node_gates",
     "parser_patch_prepare",
     "rank_info",
     "rdma_info",

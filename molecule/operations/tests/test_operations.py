@@ -129,8 +129,11 @@ def test_teardown_leaves_the_model_and_nothing_else() -> None:
     for node in NODES:
         assert on(node, "systemctl show --value --property LoadState sglang-rank") == "not-found"
         assert (
-            on(node, "docker ps --all --quiet; ls -d /etc/dgx-spark /var/lib/dgx-spark/cache /opt/sglang/* 2>/dev/null")
-            == ""
+            on(
+                node,
+                "docker ps --all --quiet; ls -d /etc/dgx-spark/* /var/lib/dgx-spark/cache /opt/sglang/* 2>/dev/null",
+            )
+            == "/etc/dgx-spark/firewall.nft"
         )
         assert on(node, "ls /var/lib/dgx-spark/models/dgx-spark--glm4-moe-tiny/main/config.json") != ""
 

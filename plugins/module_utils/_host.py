@@ -1,0 +1,185 @@
+# Copyright (c) 2026 the dgx_spark.sglang contributors
+# SPDX-License-Identifier: MIT
+"""What the role host decides from how a node is: who fights the memory guard, and what only a reboot brings about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, shown
+
+GROUP_WIDE = "group sparks"
+
+RIVALS = ("nohang.service", "nohang-desktop.service", "oomd.service")
+"""Services that end processes by thresholds of their own, as earlyoom does. systemd-oomd looks at other things."""
+
+TIME_DAEMONS = (
+    *("systemd-timesyncd.service", "chrony.service", "chronyd.service", "ntpsec.service"),
+    *("ntp.service", "ntpd.service", "openntpd.service"),
+)
+"""Services that set the clock by the network, as Debian and Ubuntu package them."""
+
+GUARDED_SLICES = ("-.slice", "system.slice")
+"""Control groups above those of Docker's containers: where systemd-oomd kills for them, it may kill the engine."""
+
+DROP_IN = "90-dgx-spark.conf"
+EARLYOOM, EARLYOOM_FILE = "earlyoom.service", "/etc/default/earlyoom"
+EARLYOOM_OVERRIDES = (f"/etc/systemd/system/{EARLYOOM}", f"/etc/systemd/system/{EARLYOOM}.d/*.conf")
+"""Where somebody may have changed its unit by hand: the whole of it, or parts."""
+GUARD_MARK = "dgx_spark.sglang.memory_guard"
+"""What the role memory_guard writes into its file."""
+
+OOMD_TEXT = """\
+# Written by the role dgx_spark.sglang.host, which overwrites changes. The memory guard is earlyoom: docs/memory.md.
+[Slice]
+ManagedOOMSwap=auto
+ManagedOOMMemoryPressure=auto
+"""
+
+_OVERRIDES = re.compile(r"^\s*(ExecStart|EnvironmentFile|Environment=.*EARLYOOM_ARGS)", re.MULTILINE)
+_SYSCTL_NAME = re.compile(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_:-]+)+\Z")
+_SERVER = re.compile(r"[A-Za-z0-9.:_-]+\Z")
+
+
+def blocks(text: str) -> list[dict[str, str]]:
+    """The properties of each unit in the output of `systemctl show UNIT...`, in its order."""
+    found = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in text.split("\n\n")]
+    return [one for one in found if one]
+
+
+def unit_of(cgroup: str) -> str:
+    """The service of a process, from its /proc/PID/cgroup, "" where it has none."""
+    names = re.findall(r"([^/\n]+\.service)\b", cgroup)
+    return names[-1] if names else ""
+
+
+def oom_rivals(texts: Mapping[str, str], running: Sequence[str], active: Sequence[str]) -> dict[str, list[str]]:
+    """Who else would guard the memory: {files: what overrides earlyoom's unit by hand, units: what runs beside it}.
+
+    texts: path -> content of EARLYOOM_OVERRIDES, whether or not the package is there. running: the units whose process
+    is an earlyoom. active: which of RIVALS are.
+    """
+    files = [path for path, text in texts.items() if _OVERRIDES.search(text)]
+    units = [name for name in running if name and name != EARLYOOM]
+    return {"files": files, "units": sorted({*units, *active})}
+
+
+def oom_things(seen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What belongs to the hand-over to the memory guard: what it replaces, recorded; what would fight it, set aside.
+
+    seen: what host_info tells.
+    """
+    things: list[dict[str, Any]] = []
+    if not seen["guarded"]:
+        things += [{"kind": "file", "name": EARLYOOM_FILE}, {"kind": "package", "name": "earlyoom"}]
+        # One that was forbidden has to be allowed; it is forbidden again in the end.
+        things += [
+            {"kind": "unit", "name": EARLYOOM, **({"wanted": {"enabled": "disabled"}} if seen["masked"] else {})}
+        ]
+    rivals = seen["oom_rivals"]
+    things += [{"kind": "file", "name": path, "wanted": {"absent": True}} for path in rivals["files"]]
+    aside = {"enabled": "disabled", "active": False}
+    things += [{"kind": "unit", "name": name, "wanted": aside} for name in rivals["units"]]
+    for name in seen["oomd_slices"]:
+        path = f"/etc/systemd/system/{name}.d/{DROP_IN}"
+        things.append({"kind": "file", "name": path, "wanted": {"content": OOMD_TEXT}})
+    return things
+
+
+def sysctl_settings(settings: Mapping[str, Any], rail: Mapping[str, Any], interfaces: Sequence[str]) -> dict[str, str]:
+    """Kernel parameter -> value: the settings, and those of every rail by its interface."""
+    wanted = {name: str(value) for name, value in settings.items()}
+    for interface in interfaces:
+        # With slashes: an interface's name may hold dots.
+        wanted.update({f"net/ipv4/conf/{interface}/{name}": str(value) for name, value in rail.items()})
+    return wanted
+
+
+def sysctl_things(wanted: Mapping[str, str], path: str) -> list[dict[str, Any]]:
+    """The parameters, now and at every boot. path: the file of sysctl.d(5)."""
+    if not wanted:
+        return []
+    lines = [f"{name} = {value}\n" for name, value in wanted.items()]
+    text = "# Written by the role dgx_spark.sglang.host, which overwrites changes.\n" + "".join(lines)
+    now = [{"kind": "sysctl", "name": name, "wanted": {"value": value}} for name, value in wanted.items()]
+    return [{"kind": "file", "name": path, "wanted": {"content": text}}, *now]
+
+
+def hold_things(patterns: Sequence[str]) -> list[dict[str, Any]]:
+    """The packages to hold."""
+    return [{"kind": "hold", "name": pattern, "wanted": {"held": True}} for pattern in patterns]
+
+
+def time_things(seen: Mapping[str, Any], servers: Sequence[str]) -> dict[str, Any]:
+    """The clock's part: {things, after, install}. seen: what host_info tells. install: a package to bring first, or "".
+
+    Whoever sets the clock already goes on; where nobody does, it is systemd-timesyncd.
+    """
+    daemon = next(iter(seen["time_daemons"]), "")
+    unit = daemon or TIME_DAEMONS[0]
+    things: list[dict[str, Any]] = []
+    after: list[list[str]] = []
+    if not daemon:
+        wanted = {"enabled": "enabled", "active": True}
+        things = [{"kind": "package", "name": "systemd-timesyncd"}, {"kind": "unit", "name": unit, "wanted": wanted}]
+    head = "# Written by the role dgx_spark.sglang.host, which overwrites changes.\n"
+    if servers and unit == TIME_DAEMONS[0]:
+        text = f"{head}[Time]\nNTP={' '.join(servers)}\n"
+        path = f"/etc/systemd/timesyncd.conf.d/{DROP_IN}"
+        things.insert(0, {"kind": "file", "name": path, "wanted": {"content": text}})
+        after = [["systemctl", "try-restart", unit]]
+    elif servers and unit.startswith("chrony"):
+        text = head + "".join(f"server {name} iburst\n" for name in servers)
+        path = "/etc/chrony/sources.d/dgx-spark.sources"
+        things.insert(0, {"kind": "file", "name": path, "wanted": {"content": text}})
+        after = [["chronyc", "reload", "sources"]]
+    return {"things": things, "after": after, "install": "" if daemon else "systemd-timesyncd"}
+
+
+def pending(host: str, seen: Mapping[str, Any], wanted: Mapping[str, bool]) -> list[dict[str, Any]]:
+    """What is set and only in force after a boot: rows {host, what, why, mend}.
+
+    seen: what host_info tells, after the changes. wanted: headless, kho_off, memlock.
+    """
+    rows = []
+    if wanted["headless"] and seen["desktop"]:
+        rows.append(("no desktop", "it runs until the next boot", "Boot the node, or set host_headless_now."))
+    if wanted["kho_off"] and "kho=off" not in seen["cmdline"]:
+        rows.append(("kho=off", "the kernel takes it when it boots", "Boot the node, or set host_reboot."))
+    if wanted["memlock"] and seen["memlock"] != "infinity":
+        why = f"systemd gives its services {seen['memlock']} bytes"
+        rows.append(("memlock limit", why, "Run site.yml --tags host while the group is stopped, or boot the node."))
+    return [{"host": host, "what": what, "why": why, "mend": mend} for what, why, mend in rows]
+
+
+def check_host(values: Mapping[str, Any]) -> list[Finding]:
+    """What is wrong with the role's variables, beyond their types.
+
+    values: variable -> value, as _inventory.settings gives them; what is not there is not checked.
+    """
+    findings = []
+    for variable, dotted in (("host_sysctl", True), ("host_rail_sysctl", False)):
+        for name, value in (values.get(variable) or {}).items():
+            right = _SYSCTL_NAME.match(str(name)) if dotted else re.fullmatch(r"[a-z0-9_]+", str(name))
+            if not right:
+                mend = "Write it as sysctl does, such as vm.swappiness." if dotted else "Such as arp_ignore."
+                problem = "Is not the name of a kernel parameter."
+                findings.append(Finding(GROUP_WIDE, variable, shown(name), problem, mend))
+            elif isinstance(value, (bool, dict, list)) or not str(value).strip() or "\n" in str(value):
+                problem = "Is not the value of a kernel parameter."
+                findings.append(
+                    Finding(GROUP_WIDE, f"{variable}.{name}", shown(value), problem, "Give a number or text.")
+                )
+    for index, name in enumerate(values.get("host_time_servers") or ()):
+        if not _SERVER.match(str(name)):
+            problem = "Is not the name or address of a server."
+            where = f"host_time_servers[{index}]"
+            findings.append(Finding(GROUP_WIDE, where, shown(name), problem, "Give one such as ntp.example.org."))
+    for index, name in enumerate(values.get("host_hold_patterns") or ()):
+        if not re.fullmatch(r"[a-z0-9][a-z0-9+.*?\[\]-]*", str(name)):
+            problem = "Is not the name of a package, or a pattern of one."
+            where = f"host_hold_patterns[{index}]"
+            findings.append(Finding(GROUP_WIDE, where, shown(name), problem, "Give one such as linux-image-*."))
+    return findings
