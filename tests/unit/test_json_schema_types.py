@@ -232,7 +232,7 @@ def kinds_of(value: object) -> set[str]:
     schema=SCHEMAS,
     definitions=st.lists(SCHEMAS.filter(lambda schema: "$ref" not in json.dumps(schema)), min_size=3, max_size=3),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_no_type_is_denied_that_a_valid_value_has(schema: dict[str, Any], definitions: list[dict[str, Any]]) -> None:
     root = {"$defs": dict(zip(NAMES, definitions, strict=True))}
     before = copy.deepcopy((schema, root))
@@ -248,7 +248,6 @@ def test_no_type_is_denied_that_a_valid_value_has(schema: dict[str, Any], defini
     kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4),
     form=st.sampled_from(["type", "anyOf", "oneOf", "enum"]),
 )
-@settings(deadline=None)
 def test_no_type_is_allowed_that_no_valid_value_has(kinds: list[str], form: str) -> None:
     valid = [value for value in VALUES if kinds_of(value) & set(kinds)]
     forms: dict[str, list[Any]] = {"type": kinds, "enum": valid}
@@ -268,7 +267,7 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(schema=ANYTHING, root=ANYTHING)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_anything_may_stand_where_a_schema_should(schema: object, root: object) -> None:
     types = SCOPE["json_schema_types"](schema, root)
     assert types is None or types

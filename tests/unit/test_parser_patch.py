@@ -16,7 +16,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils import _parser_pa
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_patch import Patched, changed, parsers, patch
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_syntax import FOLDER, MARK, READ, PatchError
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._parser_tree import patch_tree
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 BASE, CORE, UTILS, PARSER, DETECTOR = READ
@@ -312,7 +312,6 @@ def test_formatting_stays(name: str) -> None:
     comma=st.booleans(),
     formats=st.sets(st.sampled_from(["Windows", "byte order mark", "no newline at the end", "not ASCII"])),
 )
-@settings(deadline=None)
 def test_any_registry(before: list[str], after: list[str], comma: bool, formats: set[str]) -> None:
     def line(name: str) -> str:
         return f'        "{name}": GptOssDetector,' if name[:1] not in ("", "#") else f"        {name}".rstrip()
