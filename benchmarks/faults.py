@@ -140,18 +140,23 @@ def table(plain: float, rows: Sequence[Row], cost: tuple[float, float]) -> str:
 
 def summary(plain: float, rows: Sequence[Row], trouble: str) -> str:
     """The Markdown text about random faults. trouble: what needed a hand, "" where nothing did."""
-    limits = {fault.name: fault.notice_seconds for fault in RANDOM}
-    again = sorted(row.serving - plain for row in rows)
-    counts = {name: sum(row.fault == name for row in rows) for name in limits}
-    late = sum(row.noticed > limits[row.fault] for row in rows)
-    slow = sum(seconds > SPARE_SECONDS for seconds in again)
+    named = sum(row.named for row in rows)
     lines = [
-        f"{len(rows)} random faults in a row that needed no hand:"
-        f" {', '.join(f'{count} x {name}' for name, count in counts.items())}. The first one was named in"
-        f" {sum(row.named for row in rows)} of them; {late} were noticed later than asked; {slow} served again later"
-        f" than {SPARE_SECONDS:.0f} s beyond the plain start (median {statistics.median(again):+.1f} s, at most"
-        f" {again[-1]:+.1f} s)."
+        f"{len(rows)} random faults in a row that needed no hand; the first one to fail was named in {named} of them.",
+        "",
+        "| fault | times | noticed, s: median, most | asked | beyond the plain start, s: median, most | over 10 s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
+    for fault in RANDOM:
+        found = [row for row in rows if row.fault == fault.name]
+        if found:
+            noticed = sorted(row.noticed for row in found)
+            again = sorted(row.serving - plain for row in found)
+            lines.append(
+                f"| {fault.name} | {len(found)} | {statistics.median(noticed):.1f}, {noticed[-1]:.1f} |"
+                f" {fault.notice_seconds:.0f} | {statistics.median(again):+.1f}, {again[-1]:+.1f} |"
+                f" {sum(seconds > SPARE_SECONDS for seconds in again)} |"
+            )
     if trouble:
         lines += ["", f"Then one that did: {trouble}"]
     return "\n".join(lines)

@@ -194,6 +194,15 @@ def test_a_reload_of_systemd_ends_nothing() -> None:
     assert group.epochs(NODES) == starting
 
 
+def test_an_upgrade_of_docker() -> None:
+    """The package's own scripts, as they run when another version comes."""
+    daemon = "systemctl show --value --property=MainPID docker.service"
+    before = inside(LAST, daemon)
+    inside(LAST, "DEBIAN_FRONTEND=noninteractive apt-get install --reinstall --yes --quiet docker.io containerd", 180)
+    assert inside(LAST, daemon) != before
+    group.serving(NODES)
+
+
 def test_another_image_under_the_same_name() -> None:
     name = inside(LAST, "docker inspect --format '{{.Config.Image}}' sglang-rank")
     right = inside(LAST, "docker inspect --format '{{.Image}}' sglang-rank")
