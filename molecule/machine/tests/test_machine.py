@@ -73,7 +73,9 @@ def on(node: str, script: str) -> str:
 
 
 def changes(output: str) -> list[int]:
-    return [int(number) for number in re.findall(r"changed=(\d+)", output.partition("PLAY RECAP")[2])]
+    """How many changes there were on each node."""
+    recap = output.partition("PLAY RECAP")[2]
+    return [int(number) for number in re.findall(r"^spark-.* changed=(\d+)", recap, flags=re.MULTILINE)]
 
 
 def test_a_bare_machine_is_made_ready_and_then_rests() -> None:
