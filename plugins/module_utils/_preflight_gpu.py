@@ -124,7 +124,7 @@ def total_equal(nodes: Sequence[Node], _: Cluster) -> Iterable[Problem | Unjudge
     READY,
     title="The kernel does not swap an engine out",
     why="A GPU's memory can't be swapped; what of the engine is, makes one rank slow and thus all of them.",
-    mend="Run `sysctl vm.swappiness=1` (and put it into /etc/sysctl.d), or `swapoff -a`.",
+    mend="Run site.yml --tags host (host_swap_off, or vm.swappiness in host_sysctl).",
 )
 def swap(node: Node, _: Cluster) -> Iterable[Problem]:
     """No swap, or hardly used."""
@@ -387,7 +387,8 @@ def peermem(node: Node, _: Cluster) -> Iterable[Problem]:
     scope=GPU,
     title=f"The NVIDIA Container Toolkit is {'.'.join(str(part) for part in TOOLKIT_LEAST)} or newer",
     why="Containers get the GPU by its CDI specification; older versions let a container out (CVE-2025-23266).",
-    mend="Run `apt install nvidia-container-toolkit`, then `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
+    mend="Run site.yml --tags container_runtime where there is none; an older one is upgraded by "
+    "`apt install nvidia-container-toolkit`.",
 )
 def toolkit(node: Node, _: Cluster) -> Iterable[Problem]:
     """By its package."""
@@ -404,7 +405,7 @@ def toolkit(node: Node, _: Cluster) -> Iterable[Problem]:
     scope=GPU,
     title="A CDI specification names the GPU (rank_gpu_devices)",
     why="Docker gives a container no device that no specification names: the rank's start ends at its gate.",
-    mend="Run `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`.",
+    mend="Run site.yml --tags container_runtime, and see `nvidia-smi`.",
 )
 def cdi(node: Node, cluster: Cluster) -> Iterable[Problem]:
     """In /etc/cdi or /var/run/cdi."""

@@ -114,8 +114,8 @@ def operating_system(node: Node, _: Cluster) -> Iterable[Problem]:
     title="The kernel is none of those that break RDMA",
     why="With 7.0.0-10xx-nvidia, which routine upgrades brought, registering memory fails (`ibv_reg_mr: Cannot "
     "allocate memory`).",
-    mend="Boot an older kernel (`apt list --installed 'linux-image*nvidia*'`) and hold it (`apt-mark hold`), or boot "
-    "with kho=off.",
+    mend="Boot an older kernel (`apt list --installed 'linux-image*nvidia*'`) and hold it (host_hold_packages), or "
+    "boot with kho=off (host_kho_off).",
 )
 def kernel_rdma(node: Node, _: Cluster) -> Iterable[Problem]:
     """By its name; HOST.CMA sees what it does."""
@@ -132,7 +132,7 @@ def kernel_rdma(node: Node, _: Cluster) -> Iterable[Problem]:
     title="The kernel's contiguous memory is in order",
     why="CmaTotal 0 with CmaFree above 0 is the mark of a kernel on which RDMA can't register memory: NCCL fails at "
     "its start.",
-    mend="Boot with kho=off (in GRUB_CMDLINE_LINUX_DEFAULT, then update-grub), or boot an older kernel and hold it.",
+    mend="Set host_kho_off, run site.yml --tags host and boot the node; or boot an older kernel and hold it.",
 )
 def cma(node: Node, _: Cluster) -> Iterable[Problem]:
     """A kernel without CMA has neither line."""
@@ -234,7 +234,7 @@ def cgroup(node: Node, _: Cluster) -> Iterable[Problem]:
     BEFORE,
     title="The clock is kept right",
     why="Certificates fail when it is far off, and the logs of a group can't be read side by side.",
-    mend="Run `timedatectl set-ntp true`, and see `timedatectl timesync-status` or `chronyc tracking`.",
+    mend="Run site.yml --tags host, and see `timedatectl timesync-status` or `chronyc tracking`.",
 )
 def time_sync(node: Node, _: Cluster) -> Iterable[Problem]:
     """As the kernel tells it, whoever keeps it (adjtimex(2))."""
@@ -252,7 +252,7 @@ def time_sync(node: Node, _: Cluster) -> Iterable[Problem]:
     BEFORE,
     title=f"All clocks are within {CLOCK_SECONDS:g} seconds of each other",
     why="What happened first in a group that failed is read from its logs.",
-    mend="Let all nodes follow the same time servers (`timedatectl set-ntp true`), and set the clock that is wrong.",
+    mend="Let all nodes follow the same time servers (host_time_servers), and set the clock that is wrong.",
 )
 def clock_equal(nodes: Sequence[Node], _: Cluster) -> Iterable[Problem | Unjudged]:
     """Each answer was made between two times of the controller's clock, so only a difference that is certain counts."""
@@ -316,8 +316,7 @@ def name_resolves(node: Node, _: Cluster) -> Iterable[Problem]:
     BEFORE,
     title="No desktop runs",
     why="It takes memory that CPU and GPU share, and the GPU itself.",
-    mend="Run `systemctl set-default multi-user.target`, and `systemctl isolate multi-user.target` while no one "
-    "works at it.",
+    mend="Run site.yml --tags host and boot the node, or set host_headless_now while no one works at it.",
 )
 def headless(node: Node, _: Cluster) -> Iterable[Problem]:
     """graphical.target may be active without one; the display manager is the desktop."""
@@ -333,7 +332,7 @@ def headless(node: Node, _: Cluster) -> Iterable[Problem]:
     title="Kernel and driver do not upgrade themselves",
     why="A routine upgrade on one node brings a kernel that breaks RDMA, or takes the driver from under a running "
     "engine.",
-    mend="Run `apt-mark hold` for the installed `linux-image-*nvidia*`, `linux-nvidia*` and `nvidia-driver-*`.",
+    mend="Set host_hold_packages and run site.yml --tags host.",
 )
 def updates(node: Node, _: Cluster) -> Iterable[Problem]:
     """Unattended upgrades, or holds."""

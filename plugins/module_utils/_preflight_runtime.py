@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Iterable, Sequence
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _preflight_parse as parse
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._container_runtime import ENGINE_WITH_CDI
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._container_runtime import version as version_of
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_check import (
     BEFORE,
     ERROR,
@@ -25,8 +27,8 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_node i
 
 CHECKS = Checks()
 
-DOCKER_LEAST = {"cuda": (25,), "cpu": (20, 10)}
-"""Device -> the least version: `docker run --device` takes CDI names from 25 on; Debian 12 has 20.10."""
+DOCKER_LEAST = {"cuda": version_of(ENGINE_WITH_CDI), "cpu": (20, 10)}
+"""Device -> the least version: that of the role container_runtime; without GPUs Debian 12's, 20.10."""
 
 MODEL_SLACK = 1.02
 """A directory's share of the file system is more than its files."""

@@ -152,7 +152,7 @@ PLAY = """
         name: dgx_spark.sglang.container_runtime
       tags: [container_runtime]
       vars:
-        container_runtime_daemon_file: "{{ stand_in_daemon_file }}"
+        container_runtime_config_path: "{{ stand_in_daemon_file }}"
 """
 
 PROGRAMS = {

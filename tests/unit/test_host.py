@@ -105,12 +105,12 @@ def test_kernel_parameters_now_and_at_every_boot() -> None:
         "net/ipv4/conf/enp1s0f1np1/arp_ignore": "1",
         "net/ipv4/conf/eth0.7/arp_ignore": "1",
     }
-    file, *now = _host.sysctl_things(wanted, VARS["host_sysctl_file"])
+    file, *now = _host.sysctl_things(wanted, VARS["host_persisted"])
     assert "\nvm.swappiness = 1\nnet/ipv4/conf/enp1s0f1np1/arp_ignore = 1\n" in file["wanted"]["content"]
     assert [one["name"] for one in now] == list(wanted)
-    assert _host.sysctl_things({}, VARS["host_sysctl_file"]) == []
+    assert _host.sysctl_things({}, VARS["host_persisted"]) == []
     # Read after /etc/sysctl.conf, which is linked there.
-    assert Path(VARS["host_sysctl_file"]).name > "99-sysctl.conf"
+    assert Path(VARS["host_persisted"]).name > "99-sysctl.conf"
 
 
 def test_whoever_sets_the_clock_goes_on() -> None:
