@@ -42,8 +42,8 @@ ORDER = [
 ]
 HEAD = """# Variables
 
-Made from the roles' `meta/argument_specs.yml` by `python docs/make_variables.py`; do not edit. How they are held against an
-inventory, and what else is checked: [validate.md](validate.md).
+Made from the roles' `meta/argument_specs.yml` by `python docs/make_variables.py`; do not edit.
+How they are held against an inventory, and what else is checked: [validate.md](validate.md).
 """
 
 

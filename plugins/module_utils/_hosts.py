@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import Spec
@@ -22,13 +22,14 @@ GROUP_WIDE = f"group {GROUP}"
 class Host:
     """One host of the group: its inventory name, where ssh reaches it, and its variables, templated.
 
-    unreadable: variable -> why its template fails.
+    unreadable: variable -> why its template fails. raw: the same variables as they stand in the inventory.
     """
 
     name: str
     address: str
     variables: Mapping[str, Any]
     unreadable: Mapping[str, str]
+    raw: Mapping[str, Any] = field(default_factory=dict)
 
 
 _MADE: Mapping[str, Callable[[Any], Any]] = {

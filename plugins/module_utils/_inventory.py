@@ -163,7 +163,7 @@ def unsound_of(findings: Iterable[Finding], prefix: str = "") -> set[str]:
 def _no_hosts(groups: Sequence[str]) -> Finding:
     near = nearest(GROUP, [name for name in groups if name != GROUP])
     mend = f"Did you mean `{near}`? Name it {GROUP}." if near else "inventory/spark4/hosts.yml is an example."
-    mend += " If Ansible has warned above that it could not parse the inventory, mend that place first."
+    mend += " If Ansible warns that it could not parse the inventory, mend that place first."
     return Finding(
         "inventory",
         f"group {GROUP}",
@@ -216,7 +216,9 @@ def _unreadable(hosts: Sequence[Host], specs: Mapping[str, Spec]) -> list[Findin
         if "vault" in problem.lower():
             value, mend = "(vault)", "Give the vault's password: --ask-vault-pass or --vault-password-file."
         else:
-            value, mend = "(template)", "Define what the template uses, or write the value itself."
+            raw = next(host.raw.get(name) for host in hosts if host.name == names[0])
+            told = HIDDEN if specs[name].get("no_log") else "" if raw is None else shown(raw)
+            value, mend = f"{told} (template)".strip(), "Define what the template uses, or write the value itself."
         findings.append(Finding(where, name, value, problem, mend))
     return findings
 

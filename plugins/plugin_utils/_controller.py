@@ -52,13 +52,15 @@ def read_hosts(task_vars: Mapping[str, Any]) -> list[Host]:
         known = task_vars["hostvars"][name]
         variables: dict[str, Any] = {}
         unreadable: dict[str, str] = {}
+        raw: dict[str, Any] = {}
         for variable in known:
             if variable in CONNECTION or is_ours(variable):
                 try:
                     variables[variable] = _plain(known[variable])
                 except AnsibleError as error:
                     unreadable[variable] = _sentence(error)
-        hosts.append(Host(name, str(variables.get("ansible_host") or name), variables, unreadable))
+                    raw[variable] = task_vars["hostvars"].raw_get(name).get(variable)
+        hosts.append(Host(name, str(variables.get("ansible_host") or name), variables, unreadable, raw))
     return hosts
 
 

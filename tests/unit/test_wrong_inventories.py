@@ -152,7 +152,7 @@ HOSTS = [
         text(hosts_text="all:\n  children: [\n"),
         "group sparks",
         "no hosts",
-        "could not parse the inventory",
+        "could not parse",
     ),
     Wrong("three for four ranks", hosts(3), "tensor_parallel", "4", "List 4 hosts"),
     Wrong("five for four ranks", hosts(5), "tensor_parallel", "4", "cluster_tensor_parallel: 5"),
@@ -189,7 +189,7 @@ HOSTS = [
     Wrong("ssh port is text", host(1, ansible_port="ssh"), "ansible_port", "'ssh'", "of type int"),
     Wrong("user null", group(ansible_user=None), "ansible_user", "null", "remove the line"),
     Wrong("user with host", group(ansible_user="me@spark"), "ansible_user", "'me@spark'", "without the host"),
-    Wrong("user undefined", group(ansible_user="{{ me }}"), "ansible_user", "(template)", "Define"),
+    Wrong("user undefined", group(ansible_user="{{ me }}"), "ansible_user", "'{{ me }}' (template)", "Define"),
     Wrong("differs", host(2, cluster_data_dir="/data"), "cluster_data_dir", "'/data' on spark-2", "Set it once"),
 ]
 
@@ -470,13 +470,33 @@ OTHERS = [
         "GPU without its class", group(rank_gpu_devices=["all"]), "rank_gpu_devices[0]", "'all'", "nvidia.com/gpu=all"
     ),
     Wrong("archive relative", group(image_archive="sglang.tar"), "image_archive", "'sglang.tar'", "Begin it with `/`"),
-    Wrong("undefined", group(cluster_env={"A": "{{ nope }}"}), "cluster_env", "(template)", "Define"),
-    Wrong("template cut off", group(fabric_mtu="{{ 9000"), "fabric_mtu", "(template)", "write the value itself"),
     Wrong(
-        "divided by nothing", group(fabric_mtu="{{ 9000 / 0 }}"), "fabric_mtu", "(template)", "write the value itself"
+        "undefined", group(cluster_env={"A": "{{ nope }}"}), "cluster_env", "{'A': '{{ nope }}'} (template)", "Define"
     ),
-    Wrong("no such filter", group(fabric_mtu="{{ 9000 | mtu }}"), "fabric_mtu", "(template)", "write the value itself"),
-    Wrong("of itself", group(fabric_mtu="{{ fabric_mtu }}"), "fabric_mtu", "(template)", "write the value itself"),
+    Wrong(
+        "template cut off", group(fabric_mtu="{{ 9000"), "fabric_mtu", "'{{ 9000' (template)", "write the value itself"
+    ),
+    Wrong(
+        "divided by nothing",
+        group(fabric_mtu="{{ 9000 / 0 }}"),
+        "fabric_mtu",
+        "'{{ 9000 / 0 }}' (template)",
+        "write the value itself",
+    ),
+    Wrong(
+        "no such filter",
+        group(fabric_mtu="{{ 9000 | mtu }}"),
+        "fabric_mtu",
+        "'{{ 9000 | mtu }}' (template)",
+        "write the value itself",
+    ),
+    Wrong(
+        "of itself",
+        group(fabric_mtu="{{ fabric_mtu }}"),
+        "fabric_mtu",
+        "'{{ fabric_mtu }}' (template)",
+        "write the value itself",
+    ),
     Wrong("no such file", group(model_hub_token="{{ lookup('file', '/nope') }}"), "model_hub_token", "***", "Define"),
     Wrong("environment with a dash", group(cluster_env={"A-B": "1"}), "cluster_env.A-B", "'1'", "underscores"),
     Wrong(
