@@ -679,8 +679,62 @@ def is_for_a_person(line: str) -> bool:
     return begins and line[-1] in ".?)" and "\n" not in line and "Traceback" not in line and "0x" not in line
 
 
-def test_reference_is_right(tmp_path: Path, no_connections: None) -> None:
-    assert findings_of(reference(), tmp_path) == []
+RIGHT: list[tuple[str, Change]] = [
+    ("the reference", group()),
+    (
+        "numbers as text",
+        group(cluster_api_port="31000", fabric_test_write_bandwidth_warn="80.5", rank_start_seconds="+3600"),
+    ),
+    ("booleans as text", group(firewall_enabled="no", rank_drop_caches="True", fabric_migrate_netplan="on")),
+    ("whole numbers for others", group(fabric_test_write_bandwidth_warn=80, fabric_memlock=65536)),
+    ("null where nothing is the default", group(cluster_image=None, cluster_api_port=None, release_to=None)),
+    ("empty where that is the default", group(model_hub_token="", image_archive="", fabric_renderer="")),
+    ("empty lists", group(firewall_open_tcp_ports=[], rank_docker_options=[], memory_guard_avoid=[])),
+    ("templates", group(cluster_tensor_parallel="{{ groups.sparks | length }}", fabric_mtu="{{ 9000 }}")),
+    ("someone's own variables", group(site_name="here", my_models=[], ntp_servers=[], modest=1, hosts_port=1)),
+    ("addresses of a LAN", host(0, ansible_host="192.168.1.10", ansible_port=22)),
+    ("IPv6 for ssh", host(0, ansible_host="fd00::10")),
+    ("ranks by hand", ranks(3, "2", 1, 0)),
+    ("addresses by hand", host(0, cluster_fabric_addresses=["192.168.100.77", "192.168.101.77"])),
+    ("just enough room", both(rail(0, subnet="10.1.0.0/29"), group(cluster_first_host_number=3))),
+    ("the API on one address", group(cluster_api_host="192.168.1.10")),
+    ("the API on the fabric", group(cluster_api_host="192.168.100.11")),
+    (
+        "Docker's bridge elsewhere",
+        both(rail(0, subnet="172.17.0.0/24"), group(container_runtime_daemon={"bip": "10.9.0.1/24"})),
+    ),
+    ("ssh elsewhere", both(host(0, ansible_port=2222), group(firewall_ssh_ports=[2222]))),
+    ("sources of both families", group(firewall_api_sources=["10.0.0.1", "10.0.0.0/8", "fd00::/8"])),
+    (
+        "rules and interfaces",
+        group(firewall_custom_rules=["ip saddr 10.0.0.5 accept"], firewall_trusted_interfaces=["br-*"]),
+    ),
+    ("packages with versions", group(fabric_packages=["rdma-core=50.0-2", "libc6:arm64"])),
+    ("a hub with a path", group(model_hub_endpoint="http://198.18.0.2:8080/hub")),
+    ("no guard", group(memory_guard_enabled="false", rank_memory_floor_gib=2)),
+    ("no floor", group(rank_memory_floor_gib=0, memory_guard_terminate_mib=2, memory_guard_kill_mib=1)),
+    ("image by digest", group(cluster_image=f"registry:5000/a/b@sha256:{'0' * 64}")),
+    ("two nodes", both(hosts(2), group(cluster_tensor_parallel=2))),
+    ("eight nodes", both(hosts(8), group(cluster_tensor_parallel=8))),
+    ("one node without rails", both(hosts(1), group(cluster_tensor_parallel=1, cluster_rails=[]))),
+    ("speculation of one branch", flags(speculative_eagle_topk=1, speculative_num_draft_tokens=4)),
+    (
+        "speculation as the server likes",
+        flags(speculative_num_steps=None, speculative_eagle_topk=None, speculative_num_draft_tokens=None),
+    ),
+    ("speculation by n-grams", flags(speculative_algorithm="NGRAM")),
+    ("a flag taken away", both(group(cluster_flags={"enable-metrics": False}), flags(context_length="32768"))),
+    ("experts apart", flags(ep_size=4)),
+    ("chunks turned off", flags(chunked_prefill_size=-1)),
+    ("a dense model", lambda tree: tree.profile.update(shape={"num_attention_heads": 32, "num_key_value_heads": 2})),
+]
+
+
+@pytest.mark.parametrize("change", [change for _, change in RIGHT], ids=[name for name, _ in RIGHT])
+def test_right_inventory_is_left_alone(change: Change, tmp_path: Path, no_connections: None) -> None:
+    tree = reference()
+    change(tree)
+    assert findings_of(tree, tmp_path) == []
 
 
 def test_all_errors_come_at_once(tmp_path: Path, no_connections: None) -> None:
