@@ -121,7 +121,7 @@ def check_inventory(
     values = settings(hosts, specs, unsound)
     sound = {name: value for name, value in values.items() if name not in unsound}
     if "cluster_model" in sound:
-        findings += _check_model_name(sound["cluster_model"], profile_names)
+        findings += _check_model_name(str(sound["cluster_model"]), profile_names)
     for needed, check in CHECKS:
         if not unsound.intersection(needed):
             findings += check(hosts, sound)

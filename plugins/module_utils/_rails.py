@@ -211,7 +211,7 @@ def _check_own_addresses(host: Host, networks: Sequence[Network]) -> list[Findin
 
 def _check_api_host(hosts: Sequence[Host], values: Mapping[str, Any], networks: Sequence[Network]) -> list[Finding]:
     """An address on a rail has to be rank 0's: only that one listens for clients."""
-    text = str(values["cluster_api_host"])
+    text = str(values.get("cluster_api_host"))
     ranked = by_rank(hosts) if not check_ranks(hosts, values) else list(hosts)
     own = fabric_addresses(ranked[0], 0, values)
     if text in own or not any(_is_inside(text, network) for network in networks):

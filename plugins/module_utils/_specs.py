@@ -131,7 +131,13 @@ def _check_value(where: str, variable: str, spec: Spec, value: object) -> list[F
 
 
 def _check_element(where: str, variable: str, spec: Spec, value: object) -> list[Finding]:
-    return [null_finding(where, variable, spec)] if value is None else check_value(where, variable, spec, value)
+    if value is None:
+        return [null_finding(where, variable, spec)]
+    if isinstance(value, int) and not isinstance(value, bool) and spec["type"] in ("str", "path"):
+        # Whoever reads the list takes its words for text, and one that is none ends there.
+        problem, mend = "Is a number to YAML, not text.", "Put it in quotes."
+        return [Finding(where, variable, shown(value), problem, mend)]
+    return check_value(where, variable, spec, value)
 
 
 def check_mapping(where: str, variable: str, options: Mapping[str, Spec], value: Mapping[str, Any]) -> list[Finding]:

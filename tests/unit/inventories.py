@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ansible.vars.manager import VariableManager
 from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import COLLECTION
 
 REFERENCE = COLLECTION / "inventory/spark4"
+REFERENCE_MODEL = COLLECTION / "models/glm-4.7-fp8.yml"
 
 
 @dataclass
@@ -52,13 +54,18 @@ class Tree:
         return inventory
 
 
+@cache
+def _read(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load(path.read_text())
+    return data
+
+
 Change = Callable[[Tree], object]
 
 
 def reference() -> Tree:
     """The reference inventory and model, untouched."""
-    variables = yaml.safe_load((REFERENCE / "group_vars/sparks.yml").read_text())
-    profile = yaml.safe_load((COLLECTION / "models/glm-4.7-fp8.yml").read_text())
+    variables, profile = (copy.deepcopy(_read(path)) for path in (REFERENCE / "group_vars/sparks.yml", REFERENCE_MODEL))
     # Names under .invalid never resolve (RFC 6761).
     hosts = {f"spark-{number}": {"ansible_host": f"spark-{number}.invalid"} for number in range(4)}
     return Tree(hosts=hosts, variables={**variables, "cluster_model": "mine"}, profile=profile)

@@ -107,6 +107,7 @@ TYPES = [
         ("mapping for a list", {"rdma-core": "50"}, "{'rdma-core': '50'}", "of type list"),
     ),
     Wrong("number in a list of words", group(fabric_packages=[1.5]), "fabric_packages[0]", "1.5", "in quotes"),
+    Wrong("whole number in a list of words", group(memory_guard_avoid=[7]), "memory_guard_avoid[0]", "7", "in quotes"),
     Wrong("null in a list", group(fabric_packages=[None]), "fabric_packages[0]", "null", "remove the line"),
     Wrong("empty word in a list", group(fabric_packages=[""]), "fabric_packages[0]", "''", "Give it a value"),
     Wrong("package with a space", group(fabric_packages=["a b"]), "fabric_packages[0]", "'a b'", "apt knows"),
