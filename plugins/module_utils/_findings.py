@@ -33,7 +33,7 @@ _SECRET = re.compile(r"token(?!s|iz)|api.?key|password|secret|credential", re.IG
 _IN_A_URL = re.compile(r"(?<=//)[^/@\s'\"]+(?=@)")
 
 
-def looks_secret(name: str) -> bool:
+def _is_secret(name: str) -> bool:
     """Whether what goes by this name is likely a secret: that of a variable, a key, an option."""
     return bool(_SECRET.search(name))
 
@@ -49,19 +49,19 @@ def shown(value: object) -> str:
 def _masked(value: object) -> object:
     """Data without what its keys, or the words before a `=`, say is a secret."""
     if isinstance(value, Mapping):
-        return {key: HIDDEN if looks_secret(str(key)) else _masked(item) for key, item in value.items()}
+        return {key: HIDDEN if _is_secret(str(key)) else _masked(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_masked(item) for item in value]
     if isinstance(value, str) and "=" in value:
         name, _, _ = value.partition("=")
-        return f"{name}={HIDDEN}" if looks_secret(name) else value
+        return f"{name}={HIDDEN}" if _is_secret(name) else value
     return value
 
 
 def _safe(finding: Finding) -> str:
     """The value, unless the variable, or the one that it seems to be meant for, holds a secret."""
     meant = re.match(r"Did you mean `([^`]*)`", finding.mend)
-    return HIDDEN if looks_secret(f"{finding.variable} {meant[1] if meant else ''}") else finding.value
+    return HIDDEN if _is_secret(f"{finding.variable} {meant[1] if meant else ''}") else finding.value
 
 
 def report(findings: Sequence[Finding], title: str) -> str:

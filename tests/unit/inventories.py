@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import COLLECTION
@@ -157,8 +158,15 @@ def both(*changes: Change) -> Change:
     return lambda tree: [change(tree) for change in changes]
 
 
+@cache
+def _find_plugins() -> None:
+    """As each command of Ansible does first: without it there is no `ansible.builtin.` to call a plugin by."""
+    init_plugin_loader([str(COLLECTION / ".collections")])
+
+
 def load(inventory: Path) -> dict[str, Any]:
     """The variables of a task on the controller, as ansible-playbook makes them."""
+    _find_plugins()
     loader = DataLoader()
     manager = InventoryManager(loader=loader, sources=[str(inventory)])
     variables = VariableManager(loader=loader, inventory=manager)

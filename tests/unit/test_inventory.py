@@ -287,16 +287,17 @@ WRONG = [
         "set cluster_admin_api_key instead",
     ),
     Wrong("file of flags", everywhere(cluster_flags={"config": "/x.yml"}), "cluster_flags.config", "/x.yml", "options"),
-    Wrong("key that is short", everywhere(cluster_api_key="abc"), "cluster_api_key", "(hidden)", "openssl rand"),
+    Wrong("key that is short", everywhere(cluster_api_key="abc"), "cluster_api_key", "***", "openssl rand"),
     *(
-        Wrong(f"key that is {key!r}", everywhere(cluster_api_key=key), "cluster_api_key", "(hidden)", "Use letters")
-        for key in ("-" + 20 * "x", "with a blank" * 2, 'quote"' * 4, "line\n" * 4, "=" * 20, "ä" * 20)
+        Wrong(f"key that is {key!r}", everywhere(cluster_api_key=key), "cluster_api_key", "***", "Use letters")
+        for key in ("-" + 20 * "x", "with a blank" * 2, 'quote"' * 4, "=" * 20, "ä" * 20)
     ),
+    Wrong("key of several lines", everywhere(cluster_api_key="line\n" * 4), "cluster_api_key", "***", "on one line"),
     Wrong(
         "one key for all",
         everywhere(cluster_api_key=20 * "x", cluster_admin_api_key=20 * "x"),
         "cluster_admin_api_key",
-        "(hidden)",
+        "***",
         "a key of its own",
     ),
     *(

@@ -581,7 +581,7 @@ MODELS = [
         "Give the value",
     ),
     Wrong("flags are a list", model(flags=["--dtype"]), "flags", "['--dtype']", "of type dict"),
-    Wrong("secret flag", flags(api_key="hunter2"), "flags.api-key", "***", "proxy"),
+    Wrong("secret flag", flags(api_key="hunter2"), "flags.api-key", "***", "set cluster_api_key"),
     Wrong(
         "speculation half set",
         flags(speculative_eagle_topk=None),
