@@ -109,6 +109,7 @@ ELSEWHERE = frozenset(
         "cluster_first_host_number",  # by the subnets of the rails
         "memory_guard_terminate_mib",  # by each other
         "memory_guard_kill_mib",
+        "container_runtime_log_max_files",  # by check_container_runtime
         "firewall_ssh_ports",  # below 1024 too
         "firewall_open_tcp_ports",
         "firewall_open_udp_ports",
