@@ -17,6 +17,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / ".collections"))
 
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._bounds import bounds_of  # noqa: E402
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import PROFILE_OPTIONS  # noqa: E402
 
 PAGE = ROOT / "docs/variables.md"
@@ -42,6 +43,7 @@ ORDER = [
 HEAD = """# Variables
 
 Made from the roles' `meta/argument_specs.yml` by `python docs/make_variables.py`; do not edit.
+How they are held against an inventory, and what else is checked: [validate.md](validate.md).
 """
 
 
@@ -66,14 +68,27 @@ def default_of(option: Mapping[str, Any]) -> str:
     return f"`{json.dumps(option['default'])}`" if "default" in option else "-"
 
 
+def type_of(name: str, option: Mapping[str, Any]) -> str:
+    """The type, and from what to what a number may go."""
+    kind = str(option["type"])
+    bounds = bounds_of(name) if kind in ("int", "float") else None
+    return f"{kind}, {bounds}" if bounds else kind
+
+
 def rows(options: Mapping[str, Mapping[str, Any]], prefix: str = "") -> list[str]:
     """A row an option, nested ones after the one that holds them."""
     lines = []
     for name, option in options.items():
         example = f"`{json.dumps(option['example'])}`" if "example" in option else ""
-        row = [f"`{prefix}{name}`", option["type"], default_of(option), described(option), cell(example)]
+        row = [
+            f"`{prefix}{name}`",
+            type_of(f"{prefix}{name}", option),
+            default_of(option),
+            described(option),
+            cell(example),
+        ]
         lines.append(f"| {' | '.join(row)} |")
-        lines += rows(option.get("options", {}), f"{prefix}{name}[].")
+        lines += rows(option.get("options", {}), f"{prefix}{name}{'[]' if option['type'] == 'list' else ''}.")
     return lines
 
 

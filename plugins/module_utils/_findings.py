@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -26,20 +26,42 @@ class Finding:
     mend: str
 
 
+HIDDEN = "***"
+"""What stands in the place of a secret."""
+
+_SECRET = re.compile(r"token(?!s|iz)|api.?key|password|secret|credential", re.IGNORECASE)
+_IN_A_URL = re.compile(r"(?<=//)[^/@\s'\"]+(?=@)")
+
+
+def _is_secret(name: str) -> bool:
+    """Whether what goes by this name is likely a secret: that of a variable, a key, an option."""
+    return bool(_SECRET.search(name))
+
+
 def shown(value: object) -> str:
-    """A value as it is shown in a finding: short, quoted where it is text, never a traceback."""
+    """A value as it is shown in a finding: short, quoted where it is text, without secrets, never a traceback."""
     if value is None:
         return "(not set)"
-    text = repr(value)
+    text = _IN_A_URL.sub(HIDDEN, repr(_masked(value)))
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-_SECRET = re.compile(r"token(?!s|iz)|api.?key|password|secret|credential", re.IGNORECASE)
+def _masked(value: object) -> object:
+    """Data without what its keys, or the words before a `=`, say is a secret."""
+    if isinstance(value, Mapping):
+        return {key: HIDDEN if _is_secret(str(key)) else _masked(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked(item) for item in value]
+    if isinstance(value, str) and "=" in value:
+        name, _, _ = value.partition("=")
+        return f"{name}={HIDDEN}" if _is_secret(name) else value
+    return value
 
 
 def _safe(finding: Finding) -> str:
     """The value, unless the variable, or the one that it seems to be meant for, holds a secret."""
-    return "(hidden)" if _SECRET.search(f"{finding.variable} {finding.mend}") else finding.value
+    meant = re.match(r"Did you mean `([^`]*)`", finding.mend)
+    return HIDDEN if _is_secret(f"{finding.variable} {meant[1] if meant else ''}") else finding.value
 
 
 def report(findings: Sequence[Finding], title: str) -> str:

@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, shown
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._flags import FLAGS
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._nearest import nearest
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._secrets import KEYS, looks_secret
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import check_mapping, check_value
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._server_flags import check_numbers
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._shape import SHAPE_OPTIONS
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import check_mapping
 
 PROFILE_OPTIONS: dict[str, dict[str, Any]] = {
     "description": {"type": "str", "required": True, "description": "One line on the model."},
@@ -37,6 +39,13 @@ PROFILE_OPTIONS: dict[str, dict[str, Any]] = {
         "example": "lmsysorg/sglang:spark",
     },
     "tensor_parallel": {"type": "int", "required": True, "description": "Number of ranks, one a node.", "example": 4},
+    "shape": {
+        "type": "dict",
+        "required": True,
+        "options": SHAPE_OPTIONS,
+        "description": "What its config.json says of the sizes that are cut into ranks, by the same names.",
+        "example": {"num_attention_heads": 96, "num_key_value_heads": 8},
+    },
     "weights_gib": {
         "type": "int",
         "default": 0,
@@ -104,37 +113,23 @@ def check_profile(where: str, profile: object) -> list[Finding]:
     if not isinstance(profile, Mapping):
         return [Finding(where, "(file)", shown(profile), "Is not a mapping.", "Start from models/glm-4.7-fp8.yml.")]
     findings = check_mapping(where, "", PROFILE_OPTIONS, profile)
-    for name in ("api_port", "dist_init_port"):
-        if not any(finding.variable == name for finding in findings):
-            findings += check_port(where, name, profile.get(name))
-    findings += check_at_least_one(where, "tensor_parallel", profile.get("tensor_parallel"))
-    findings += check_at_least_one(where, "dist_timeout", profile.get("dist_timeout"))
-    findings += check_image(where, "image", profile.get("image"))
+    if not any(finding.variable == "image" for finding in findings):
+        findings += check_image(where, "image", profile.get("image"))
     findings += check_flags(where, "flags", profile.get("flags"))
     findings += check_env(where, "env", profile.get("env"))
     return findings
+
+
+def sound_profile(name: str, profile: object, unsound: Collection[str]) -> dict[str, Any]:
+    """A profile with its defaults, and without what was found to be wrong; `flags` are a mapping in any case."""
+    keys = profile.items() if isinstance(profile, Mapping) else ()
+    return complete_profile(name, {str(key): value for key, value in keys if key not in unsound})
 
 
 def complete_profile(name: str, profile: Mapping[str, Any]) -> dict[str, Any]:
     """A checked profile with its defaults filled in and its name added."""
     defaults = {key: spec["default"] for key, spec in PROFILE_OPTIONS.items() if "default" in spec}
     return {"name": name, **defaults, **{key: value for key, value in profile.items() if value is not None}}
-
-
-def check_at_least_one(where: str, variable: str, value: object) -> list[Finding]:
-    """A whole number that counts something must be 1 or more; other types are the schema's business."""
-    if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-        return [Finding(where, variable, shown(value), "Must be 1 or more.", f"Give `{variable}` a value from 1 up.")]
-    return []
-
-
-def check_port(where: str, variable: str, value: object) -> list[Finding]:
-    """A TCP port that an unprivileged service may use: 1024 to 65535. Not set is fine."""
-    if value is None or check_value(where, variable, {"type": "int"}, value):
-        return []
-    if 1024 <= int(str(value)) <= 65535:
-        return []
-    return [Finding(where, variable, shown(value), "Is not a usable port.", "Use a TCP port from 1024 to 65535.")]
 
 
 def check_image(where: str, variable: str, value: object) -> list[Finding]:
@@ -170,7 +165,7 @@ def check_flags(where: str, variable: str, flags: object) -> list[Finding]:
         else:
             continue
         findings.append(Finding(where, path, shown(value), problem, mend))
-    return findings
+    return findings + check_numbers(where, variable, flags)
 
 
 def check_env(where: str, variable: str, env: object) -> list[Finding]:

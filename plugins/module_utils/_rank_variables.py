@@ -13,36 +13,10 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._secrets import l
 
 GROUP_WIDE = "group sparks"
 
-# Name without `rank_` -> least, most, and why not beyond. In seconds, but for the port, the count and the memory.
-_BOUNDS: dict[str, tuple[int, int, str]] = {
-    "group_port": (1, 65535, "Is not a port."),
-    "health_seconds": (2, 3600, "Would take a healthy server for a frozen one, or a frozen one for healthy."),
-    # Everybody says how it is once a second: a few of these may be lost.
-    "silence_seconds": (5, 3600, "Would take a few lost packets for a lost node, or never find one."),
-    "start_seconds": (10, 86400, "Is no time in which a group starts."),
-    "later_start_seconds": (10, 86400, "Is no time in which a group starts."),
-    "stop_seconds": (1, 3600, "Is no time in which a rank ends."),
-    "restart_seconds": (0, 60, "Would keep the group waiting for this node."),
-    "backoff_first_seconds": (0, 3600, "Is no pause after a failed start."),
-    "backoff_most_seconds": (1, 86400, "Is no pause after a failed start."),
-    "failing_after": (1, 1000, "Is no count of failed starts."),
-    "memory_floor_gib": (0, 4096, "Is no amount of memory."),
-}
-
 
 def check_rank(values: Mapping[str, Any]) -> list[Finding]:
     """The findings. values: variable -> value, as _inventory.settings gives them; what is not there is not checked."""
-    findings = []
-    for name, (least, most, problem) in _BOUNDS.items():
-        value = values.get(f"rank_{name}")
-        if value is not None and not least <= int(value) <= most:
-            mend = f"Use a number from {least} to {most}."
-            findings.append(Finding(GROUP_WIDE, f"rank_{name}", shown(value), problem, mend))
-    first, longest = (values.get(f"rank_backoff_{name}_seconds") for name in ("first", "most"))
-    if not findings and first is not None and longest is not None and int(first) > int(longest):
-        problem, mend = "Is more than rank_backoff_most_seconds.", f"Use a number from 0 to {longest}."
-        findings.append(Finding(GROUP_WIDE, "rank_backoff_first_seconds", shown(first), problem, mend))
-    findings += _check_docker_options(values.get("rank_docker_options") or [])
+    findings = _check_docker_options(values.get("rank_docker_options") or [])
     try:
         check_timeouts(values.get("rank_gate_seconds") or {})
     except ValueError as error:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import HIDDEN, Finding
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._image import FIND
 
 KEYS = {"cluster_api_key": "api-key", "cluster_admin_api_key": "admin-api-key"}
@@ -74,10 +74,10 @@ def check_keys(where: str, values: Mapping[str, Any]) -> list[Finding]:
             mend = "Take a longer one; `openssl rand -hex 32` makes one."
         else:
             continue
-        findings.append(Finding(where, name, "(hidden)", problem, mend))
+        findings.append(Finding(where, name, HIDDEN, problem, mend))
     if not findings and given["cluster_api_key"] and len(set(given.values())) == 1:
         problem, mend = "Is the API's key too: every client would be an administrator.", "Give it a key of its own."
-        findings.append(Finding(where, "cluster_admin_api_key", "(hidden)", problem, mend))
+        findings.append(Finding(where, "cluster_admin_api_key", HIDDEN, problem, mend))
     return findings
 
 

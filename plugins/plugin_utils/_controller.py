@@ -13,13 +13,16 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import (
+    CONNECTION,
     GROUP,
     Host,
     check_fit,
     check_inventory,
     settings,
+    unsound_of,
 )
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import check_profile, complete_profile
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._model import check_profile, sound_profile
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._near_misses import nearest_variable
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import Plan, make_plan
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import Spec
 
@@ -44,25 +47,31 @@ def role_specs() -> dict[str, Spec]:
 
 def read_hosts(task_vars: Mapping[str, Any]) -> list[Host]:
     """The hosts of the group with those of their variables that are ours, or look like it."""
-    prefixes = tuple(sorted({f"{name.split('_')[0]}_" for name in role_specs()}))
     hosts = []
     for name in task_vars["groups"].get(GROUP, []):
         known = task_vars["hostvars"][name]
         variables: dict[str, Any] = {}
         unreadable: dict[str, str] = {}
+        raw: dict[str, Any] = {}
         for variable in known:
-            if variable.startswith(prefixes) and variable not in INTERNAL:
+            if variable in CONNECTION or is_ours(variable):
                 try:
                     variables[variable] = _plain(known[variable])
                 except AnsibleError as error:
                     unreadable[variable] = _sentence(error)
-        try:
-            address = str(known.get("ansible_host", name))
-        except AnsibleError as error:
-            address = name
-            unreadable["ansible_host"] = _sentence(error)
-        hosts.append(Host(name, address, variables, unreadable))
+                    raw[variable] = task_vars["hostvars"].raw_get(name).get(variable)
+        hosts.append(Host(name, str(variables.get("ansible_host") or name), variables, unreadable, raw))
     return hosts
+
+
+@cache
+def is_ours(variable: str) -> bool:
+    """Whether a variable is one of the roles', or may be meant to be."""
+    known = tuple(role_specs())
+    prefixes = tuple({f"{name.split('_')[0]}_" for name in known})
+    if variable in INTERNAL or variable.startswith("ansible_"):
+        return False
+    return variable.startswith(prefixes) or nearest_variable(variable, known) is not None
 
 
 def read_cluster(task_vars: Mapping[str, Any]) -> tuple[list[Finding], Plan | None]:
@@ -70,15 +79,20 @@ def read_cluster(task_vars: Mapping[str, Any]) -> tuple[list[Finding], Plan | No
     hosts = read_hosts(task_vars)
     directories = _own_profile_dirs(hosts)
     profiles = find_profiles([*directories, COLLECTION / "models"])
-    findings = check_inventory(hosts, role_specs(), sorted(profiles))
-    findings += missing_directories("cluster_model_dirs", directories)
-    if findings:
+    findings = check_inventory(hosts, role_specs(), sorted(profiles), list(task_vars["groups"]))
+    if not hosts:
         return findings, None
-    values = settings(hosts, role_specs())
-    name = values["cluster_model"]
-    profile, findings = read_profile(name, profiles[name])
-    if not findings:
-        findings = check_fit(hosts, values, profile)
+    findings += missing_directories("cluster_model_dirs", directories)
+    unsound = unsound_of(findings)
+    values = settings(hosts, role_specs(), unsound)
+    name = str(values["cluster_model"])
+    if "cluster_model" in unsound or name not in profiles:
+        return findings, None
+    profile, wrong = read_profile(name, profiles[name])
+    if profile:
+        findings = [*findings, *wrong, *check_fit(hosts, values, profile, unsound | unsound_of(wrong, "model."))]
+    else:
+        findings += wrong
     return findings, None if findings else make_plan(hosts, values, profile, read_hcas(task_vars))
 
 
@@ -102,15 +116,36 @@ def find_profiles(directories: Sequence[Path]) -> dict[str, Path]:
 
 
 def read_profile(name: str, path: Path) -> tuple[dict[str, Any], list[Finding]]:
-    """Read and check one profile: (profile with its defaults, findings). The profile is empty if there are findings."""
+    """Read and check one profile: what is right of it, with its defaults ({} if it is no mapping), and the findings."""
     where = f"models/{path.name}" if path.parent == COLLECTION / "models" else str(path)
     try:
-        profile = yaml.safe_load(path.read_text(encoding="utf-8"))
+        profile = yaml.load(path.read_text(encoding="utf-8"), _Unique)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         mend = "Mend the YAML; models/glm-4.7-fp8.yml is an example."
-        return {}, [Finding(where, "(file)", str(path), " ".join(str(error).split()), mend)]
+        return {}, [Finding(where, "(file)", str(path), _unread(error), mend)]
     findings = check_profile(where, profile)
-    return ({}, findings) if findings else (complete_profile(name, profile), [])
+    return (sound_profile(name, profile, unsound_of(findings)) if isinstance(profile, Mapping) else {}), findings
+
+
+def _unread(error: Exception) -> str:
+    """Why a file can't be read, as a sentence with the place."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"Is not YAML that means something: {error.problem} (line {mark.line + 1}, column {mark.column + 1})."
+    return f"Can't be read: {' '.join(str(error).split())}."
+
+
+class _Unique(yaml.SafeLoader):
+    """Of a key that stands twice, YAML's own loader keeps the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+            seen.add(str(key.value))
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def _own_profile_dirs(hosts: Sequence[Host]) -> list[Path]:
@@ -130,7 +165,8 @@ def missing_directories(variable: str, directories: Sequence[Path]) -> list[Find
 
 def _sentence(error: AnsibleError) -> str:
     """The first line of an error of ansible-core; what follows it is the place in the source."""
-    return f"{str(error).splitlines()[0].rstrip('.')}."
+    lines = str(error).splitlines() or [type(error).__name__]
+    return f"{lines[0].rstrip('.')}."
 
 
 def _plain(value: Any) -> Any:

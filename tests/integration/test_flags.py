@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._flags import FLAGS, SGLANG_VERSION
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._flags import FLAGS, NUMBERS, SGLANG_VERSION
 from ansible_collections.dgx_spark.sglang.tests.tools import list_flags
 
 TABLE = Path(__file__).parents[2] / "plugins" / "module_utils" / "_flags.py"
@@ -33,9 +33,10 @@ def wheel() -> Path:
 
 def test_table_equals_the_wheel(wheel: Path) -> None:
     """Every option with its kind, none more, none less."""
-    version, flags = list_flags.read_wheel(wheel)
+    version, flags, numbers = list_flags.read_wheel(wheel)
     assert version == SGLANG_VERSION
     assert dict(FLAGS) == flags
+    assert dict(NUMBERS) == numbers
 
 
 def test_table_is_what_the_tool_writes(wheel: Path) -> None:
@@ -62,3 +63,12 @@ def test_options_named_by_hand_exist(wheel: Path) -> None:
 def test_known_options(name: str, kind: str) -> None:
     """One option of each kind, as a person reads it from the server's --help."""
     assert FLAGS[name] == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("context-length", "int"), ("mem-fraction-static", "float"), ("dtype", None), ("cuda-graph-bs", None)],
+)
+def test_known_numbers(name: str, kind: str | None) -> None:
+    """Numbers, as a person reads them from the server's --help; text and lists are none."""
+    assert NUMBERS.get(name) == kind

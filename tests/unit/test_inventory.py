@@ -134,7 +134,7 @@ WRONG = [
     ),
     Wrong("three ranks for TP 4", only_hosts(3), "tensor_parallel", "4", "List 4 hosts"),
     Wrong("TP by hand", everywhere(cluster_tensor_parallel=2), "cluster_tensor_parallel", "2", "List 2 hosts"),
-    Wrong("TP of zero", everywhere(cluster_tensor_parallel=0), "cluster_tensor_parallel", "0", "from 1 up"),
+    Wrong("TP of zero", everywhere(cluster_tensor_parallel=0), "cluster_tensor_parallel", "0", "from 1 to 1024"),
     Wrong("TP is text", everywhere(cluster_tensor_parallel="four"), "cluster_tensor_parallel", "four", "type int"),
     Wrong("one ssh address twice", on("spark-3", ansible_host="spark-0"), "ansible_host", "spark-0", "Give each host"),
     Wrong("rank twice", ranks(0, 1, 1, 3), "cluster_rank", "1", "Give each host"),
@@ -260,7 +260,7 @@ WRONG = [
     Wrong(
         "role variable of the wrong type", everywhere(rank_stop_seconds="soon"), "rank_stop_seconds", "soon", "type int"
     ),
-    Wrong("time of zero", everywhere(rank_start_seconds=0), "rank_start_seconds", "0", "from 1 up"),
+    Wrong("time of zero", everywhere(rank_start_seconds=0), "rank_start_seconds", "0", "from 10 to 86400"),
     *(
         Wrong(f"{name} of {seconds}", everywhere(**{name: seconds}), name, str(seconds), "from 15 to 3600")
         for name in ("fabric_confirm_seconds", "firewall_confirm_seconds")
@@ -287,16 +287,17 @@ WRONG = [
         "set cluster_admin_api_key instead",
     ),
     Wrong("file of flags", everywhere(cluster_flags={"config": "/x.yml"}), "cluster_flags.config", "/x.yml", "options"),
-    Wrong("key that is short", everywhere(cluster_api_key="abc"), "cluster_api_key", "(hidden)", "openssl rand"),
+    Wrong("key that is short", everywhere(cluster_api_key="abc"), "cluster_api_key", "***", "openssl rand"),
     *(
-        Wrong(f"key that is {key!r}", everywhere(cluster_api_key=key), "cluster_api_key", "(hidden)", "Use letters")
-        for key in ("-" + 20 * "x", "with a blank" * 2, 'quote"' * 4, "line\n" * 4, "=" * 20, "ä" * 20)
+        Wrong(f"key that is {key!r}", everywhere(cluster_api_key=key), "cluster_api_key", "***", "Use letters")
+        for key in ("-" + 20 * "x", "with a blank" * 2, 'quote"' * 4, "=" * 20, "ä" * 20)
     ),
+    Wrong("key of several lines", everywhere(cluster_api_key="line\n" * 4), "cluster_api_key", "***", "on one line"),
     Wrong(
         "one key for all",
         everywhere(cluster_api_key=20 * "x", cluster_admin_api_key=20 * "x"),
         "cluster_admin_api_key",
-        "(hidden)",
+        "***",
         "a key of its own",
     ),
     *(
@@ -357,7 +358,7 @@ WRONG = [
         "flag of the model misspelt", model(flags={"contextlength": 1}), "flags.contextlength", "1", "`context-length`"
     ),
     Wrong("port of the model", model(api_port=99999), "api_port", "99999", "1024 to 65535"),
-    Wrong("model timeout", model(dist_timeout=0), "dist_timeout", "0", "from 1 up"),
+    Wrong("model timeout", model(dist_timeout=0), "dist_timeout", "0", "from 1 to 86400"),
 ]
 
 
@@ -411,7 +412,7 @@ def test_no_secret_is_shown(variable: str) -> None:
     findings = findings_of(variables, reference_profile())
     assert findings
     assert "hunter2" not in report(findings, "")
-    assert "(hidden)" in report(findings, "")
+    assert "***" in report(findings, "")
 
 
 def test_empty_text_is_fine_where_it_is_the_default() -> None:
