@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.dgx_spark.sglang.tests.unit.endpoint import serving
 
-from benchmarks import bring_up, chat, preflight
+from benchmarks import bring_up, chat, preflight, validate
 from benchmarks.runner import Run
 
 COMPLETION: dict[str, Any] = {
@@ -103,3 +105,16 @@ def test_key_of_the_api(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         assert "Mend: put the API's key into SGLANG_API_KEY" in capsys.readouterr().err
         monkeypatch.setenv("SGLANG_API_KEY", "0123456789abcdef")
         assert chat.main([url]) == 0
+
+
+def test_validate_row_has_the_median_of_each_figure() -> None:
+    last = validate.table({"four": [(1.0, 0.5), (9.0, 0.7), (2.0, 0.6)]}).splitlines()[-1]
+    assert last == "| four | 2.00 | 1.00 | 9.00 | 0.60 |"
+
+
+def test_validate_inventory_has_wrong_values_only_where_they_are_asked_for(tmp_path: Path) -> None:
+    for wrong, bad in ((0, False), (4, True)):
+        folder = validate.inventory_of(tmp_path / str(wrong), 8, wrong)
+        group = yaml.safe_load((folder / "hosts.yml").read_text())["all"]["children"]["sparks"]
+        assert len(group["hosts"]) == 8
+        assert any("wrong" in value for value in group["vars"].values() if isinstance(value, dict)) is bad
