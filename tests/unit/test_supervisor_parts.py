@@ -184,6 +184,23 @@ def test_no_secret_is_passed_on(before: int, size: int) -> None:
     )
 
 
+@pytest.mark.parametrize("come", range(len("canary-and-more")))
+def test_a_secret_that_begins_as_another_does_is_not_cut(come: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many bytes of it come with what makes the line too long, the rest later."""
+    text = b"x" * 16400 + b"canary-and-more" + b"\n"
+    pieces = [text[: 16400 + come], text[16400 + come :], b""]
+    monkeypatch.setattr("os.read", lambda *_: pieces.pop(0))
+    passed: list[bytes] = []
+
+    def write(_: int, data: bytes) -> int:
+        passed.append(bytes(data))
+        return len(data)
+
+    monkeypatch.setattr("os.write", write)
+    Output(lambda: None, ["canary", "canary-and-more"]).follow(0, 1)
+    assert b"".join(passed).replace(b"\n", b"") == b"x" * 16400 + b"***"
+
+
 def test_api_keys_are_read_where_only_their_owner_may(tmp_path: Path) -> None:
     assert rank.read_api_keys(None) == {}
     path = tmp_path / "keys.yaml"

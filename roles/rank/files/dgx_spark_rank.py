@@ -782,9 +782,10 @@ class Output:
         self.lines: collections.deque[str] = collections.deque(maxlen=30)
         self.doing = "starting"
         self._wake = wake
-        # The longest first: one may be a part of another.
-        self._secrets = sorted((secret.encode() for secret in secrets), key=len, reverse=True)
-        self._longest = len(self._secrets[0]) if self._secrets else 0
+        # The longest first: one may begin as another does.
+        hidden = sorted((secret.encode() for secret in secrets), key=len, reverse=True)
+        self._secret = re.compile(b"|".join(map(re.escape, hidden)) or b"(?!)")
+        self._longest = len(hidden[0]) if hidden else 1
 
     def follow(self, source: int, target: int) -> None:
         """Read one file descriptor to its end. A carriage return ends a line too, so that progress is seen."""
@@ -792,20 +793,16 @@ class Output:
         while chunk := os.read(source, 65536):
             *whole, rest = re.split(rb"[\r\n]+", rest + chunk)
             if len(rest) > 16384:
-                # A secret that has not come whole yet stays for the rest of the line.
-                rest = self._without_secrets(rest)
-                cut = len(rest) - max(0, self._longest - 1)
+                # A secret that is not whole yet, or would not be, stays for the rest of the line.
+                cut = len(rest) - self._longest + 1
+                spanning = (found.start() for found in self._secret.finditer(rest) if found.start() < cut < found.end())
+                cut = next(spanning, cut)
                 whole, rest = [*whole, rest[:cut]], rest[cut:]
             self._pass(whole, target)
         self._pass([rest], target)
 
-    def _without_secrets(self, data: bytes) -> bytes:
-        for secret in self._secrets:
-            data = data.replace(secret, b"***")
-        return data
-
     def _pass(self, lines: Iterable[bytes], target: int) -> None:
-        data = b"".join(self._without_secrets(line) + b"\n" for line in lines if line)
+        data = b"".join(self._secret.sub(b"***", line) + b"\n" for line in lines if line)
         for line in data.decode("utf-8", "replace").splitlines():
             if text := plain(line):
                 self.lines.append(text)
