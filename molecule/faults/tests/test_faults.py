@@ -161,9 +161,10 @@ def test_a_clock_that_jumps_ends_nothing() -> None:
             supervisor = f"$(systemctl show --value --property=MainPID {faults.CONTAINER}.service)"
             assert "clock.so" in inside(node, f"cat /proc/{supervisor}/maps")
         with group.load("chats"):
-            for node, hours in ((LAST, 24), (HEAD, 1), (LAST, -24), (HEAD, 0)):
-                inside(node, f"echo {hours * 3600} > {CLOCK}/ahead")
-                until("the server has the new time", lambda node=node, hours=hours: hours_ahead(node) == hours, 30)  # type: ignore[misc]
+            for jumps in ((LAST, 24), (HEAD, 1)), ((LAST, -24), (HEAD, 0)):
+                for node, hours in jumps:
+                    inside(node, f"echo {hours * 3600} > {CLOCK}/ahead")
+                    assert hours_ahead(node) == hours
                 time.sleep(LONGER_THAN_ANY_SILENCE)
         assert group.epochs(NODES) == before
 
