@@ -144,7 +144,8 @@ def summary(plain: float, rows: Sequence[Row], trouble: str) -> str:
     lines = [
         f"{len(rows)} random faults in a row that needed no hand; the first one to fail was named in {named} of them.",
         "",
-        "| fault | times | noticed, s: median, most | asked | beyond the plain start, s: median, most | over 10 s |",
+        "| fault | times | noticed, s: median, most | asked | beyond the plain start, s: median, most |"
+        f" over {SPARE_SECONDS:.0f} s |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for fault in RANDOM:

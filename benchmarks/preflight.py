@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.bring_up import machine
 from benchmarks.page import put
-from benchmarks.rollout import inventory, run, timed
+from benchmarks.rollout import inventory, prepare, timed
 from benchmarks.runner import RunFailedError
 
 SIZES = (4, 8)
@@ -84,11 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="preflight-") as name:
             folder = Path(name)
-            run([sys.executable, "-m", "lab", "create", "--nodes", str(max(SIZES))])
-            print("preparing the nodes: fabric, Docker, the image, the model ...", flush=True)
-            (folder / "all").mkdir()
-            hosts = inventory(folder / "all", max(SIZES))
-            run(["ansible-playbook", "-i", str(hosts), "site.yml", "--tags", READY])
+            prepare(folder, max(SIZES), READY)
             results = measure(folder, options.repeats)
     except (RunFailedError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)

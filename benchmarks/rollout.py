@@ -81,6 +81,14 @@ def inventory(folder: Path, count: int) -> Path:
     return place / "hosts.yml"
 
 
+def prepare(folder: Path, count: int, stages: str) -> None:
+    """Make a lab of so many nodes, and bring it through some stages of site.yml."""
+    run([sys.executable, "-m", "lab", "create", "--nodes", str(count)])
+    print(f"preparing the nodes: {stages} ...", flush=True)
+    (folder / "all").mkdir()
+    run(["ansible-playbook", "-i", str(inventory(folder / "all", count)), "site.yml", "--tags", stages])
+
+
 def write_files(folder: Path, count: int, run_number: int) -> Path:
     """The four files, different in every run, as a guide's repository holds them."""
     place = folder / f"configs-{count}"
@@ -181,11 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="rollout-") as name:
             folder = Path(name)
-            run([sys.executable, "-m", "lab", "create", "--nodes", str(max(SIZES))])
-            print("preparing the nodes: Docker, the image, the model ...", flush=True)
-            (folder / "all").mkdir()
-            stages = ["--tags", "fabric,container_runtime,image,model"]
-            run(["ansible-playbook", "-i", str(inventory(folder / "all", max(SIZES))), "site.yml", *stages])
+            prepare(folder, max(SIZES), "fabric,container_runtime,image,model")
             results = {count: measure(folder, count, options.repeats) for count in SIZES}
     except (RunFailedError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
