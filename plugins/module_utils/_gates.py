@@ -16,9 +16,10 @@ GATES = ("docker", "image", "cdi", "gpu", "rdma", "addresses", "peers", "port", 
 class GateOptions:
     """What the node's role says, beyond the plan.
 
-    image_id: the id of the plan's image, "" if a release says it or it does not matter. gpu_devices: CDI names, used on
-    cuda only. mtu: of the rails, in bytes. drop_caches: whether the page cache goes before memory is counted.
-    floor_bytes: the least of MemAvailable to start with, 0 for any. timeouts: gate -> seconds, where not the default.
+    image_id: the id of the plan's image, "" if a release says it or it does not matter. gpu_devices: CDI names, and
+    gpu_probe: the Python that looks for them in a container, both used on cuda only. mtu: of the rails, in bytes.
+    drop_caches: whether the page cache goes before memory is counted. floor_bytes: the least of MemAvailable to start
+    with, 0 for any. timeouts: gate -> seconds, where not the default.
     """
 
     image_id: str = ""
@@ -27,6 +28,7 @@ class GateOptions:
     drop_caches: bool = True
     floor_bytes: int = 0
     timeouts: Mapping[str, float] = field(default_factory=dict)
+    gpu_probe: str = ""
 
 
 def check_timeouts(timeouts: Mapping[str, Any]) -> dict[str, float]:
@@ -64,6 +66,7 @@ def gates_config(plan: Mapping[str, Any], rank: Mapping[str, Any], options: Gate
     parts = {
         "image_id": options.image_id,
         "gpu_devices": list(options.gpu_devices) if plan["device"] == "cuda" else [],
+        "gpu_probe": options.gpu_probe if plan["device"] == "cuda" else "",
         "hcas": list(rank["hcas"]) if others else [],
         "rails": rails,
         "port": int(plan["dist_init"].rpartition(":")[2]) if rank["rank"] == 0 else None,

@@ -27,8 +27,8 @@ def supervision(plan: Mapping[str, Any], rank: Mapping[str, Any], options: Mappi
     """The supervisor's configuration, for its JSON file.
 
     plan, rank: as _plan.Plan.as_dict gives them. options: the role's variables by the supervisor's own names (times in
-    seconds), and port (UDP), key_file, keys_file, state_dir, model_digest. The keys of the API, by their file, are told
-    where the server has them: to ask it for a token, and to keep them out of the journal.
+    seconds), and port (UDP), key_file, keys_file, state_dir, model_digest, gpu_probe (Python). The keys of the API, by
+    their file, are told where the server has them: to ask it for a token, and to keep them out of the journal.
     """
     group = digest([plan["group_id"], options["model_digest"]])
     first = int(rank["rank"]) == 0
@@ -46,7 +46,7 @@ def supervision(plan: Mapping[str, Any], rank: Mapping[str, Any], options: Mappi
         "generate_url": rank["health_url"].removesuffix("/health") + "/generate" if first else None,
         "dist_init": None if first else plan["dist_init"],
         "started_marker": f"{plan['paths']['cache']}/started-{group}",
-        "gpu": plan["device"] == "cuda",
+        "gpu_probe": options["gpu_probe"] if plan["device"] == "cuda" else None,
         "state_dir": options["state_dir"],
         **({"keys_file": options["keys_file"]} if IN_CONTAINER in rank["server_args"] else {}),
         **{name: int(options[name]) for name in _TIMES},

@@ -40,6 +40,7 @@ EXAMPLES = r"""
     config:
       image: lmsysorg/sglang:spark
       gpu_devices: [nvidia.com/gpu=all]
+      gpu_probe: "{{ lookup('ansible.builtin.file', 'gpu_probe.py') }}"
 """
 
 RETURN = r"""

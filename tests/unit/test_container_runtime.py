@@ -284,5 +284,6 @@ def test_the_gpu_is_proved_by_the_gates_own_program(tmp_path: Path, code: int, w
 def test_the_proof_looks_at_what_the_ranks_use() -> None:
     (task,) = yaml.safe_load((ROLE / "tasks/prove.yml").read_text())
     asked = task["dgx_spark.sglang.node_gates"]
-    assert asked["config"].keys() == {"image", "gpu_devices"}
+    assert asked["config"].keys() == {"image", "gpu_devices", "gpu_probe"}
     assert "rank/files/dgx_spark_gates.py" in asked["program"]
+    assert "rank/files/gpu_probe.py" in asked["config"]["gpu_probe"]

@@ -25,6 +25,7 @@ from roles.rank.files import dgx_spark_gates as gates
 from roles.rank.files.dgx_spark_gates import GATES, GIB, Config, Node, Rail, in_cdi, read_config, run
 
 PROGRAM = Path(__file__).parents[2] / "roles/rank/files/dgx_spark_gates.py"
+PROBE = PROGRAM.with_name("gpu_probe.py")
 IMAGE_ID = "sha256:" + 64 * "a"
 MIB_PAGES = 2**20 // os.sysconf("SC_PAGE_SIZE")
 
@@ -36,6 +37,7 @@ DOCUMENT: dict[str, Any] = {
     "image": "sglang:1",
     "image_id": IMAGE_ID,
     "gpu_devices": ["nvidia.com/gpu=all"],
+    "gpu_probe": "look",
     "hcas": ["roce0", "roce1"],
     "rails": RAILS,
     "drop_caches": True,
@@ -331,6 +333,7 @@ def test_the_gpu_is_looked_at_in_the_image_that_runs(
         *("--name=dgx-spark-gate-gpu", "--entrypoint=python3"),
     ]
     assert words[6:9] == ["--device=nvidia.com/gpu=all", "baked:1", "-c"]
+    assert words[9:] == ["look"]
 
 
 def alive(process: str) -> bool:
@@ -357,7 +360,7 @@ def test_a_gpu_that_hangs_is_given_up(
 
 def probe(path: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the look at the GPU here."""
-    command = [sys.executable, "-c", gates.GPU_PROBE]
+    command = [sys.executable, "-c", PROBE.read_text()]
     return subprocess.run(command, env={"PATH": path, **environment}, capture_output=True, text=True, check=False)
 
 

@@ -20,7 +20,13 @@ from roles.rank.files import dgx_spark_gates
 
 RAILS = [{"interface": "r0", "subnet": "10.0.0.0/24"}, {"interface": "r1", "subnet": "10.1.0.0/24"}]
 HCAS = {"r0": "roce0", "r1": "roce1"}
-OPTIONS: dict[str, Any] = {"gpu_devices": ["nvidia.com/gpu=all"], "mtu": 9000, "floor_bytes": 5, "timeouts": {}}
+OPTIONS: dict[str, Any] = {
+    "gpu_devices": ["nvidia.com/gpu=all"],
+    "gpu_probe": "look",
+    "mtu": 9000,
+    "floor_bytes": 5,
+    "timeouts": {},
+}
 
 
 def plan_of(count: int, **values: Any) -> dict[str, Any]:
@@ -43,6 +49,7 @@ def test_all_of_it() -> None:
         "image": "sglang:1",
         "image_id": "sha256:a",
         "gpu_devices": ["nvidia.com/gpu=all"],
+        "gpu_probe": "look",
         "hcas": ["roce0", "roce1"],
         "rails": [
             {
@@ -75,7 +82,7 @@ def test_what_there_is_nothing_to_ask_about_is_left_out() -> None:
     on_cpu = config_of(plan_of(2, sglang_device="cpu"), 1, drop_caches=False, floor_bytes=0)
     assert sorted(on_cpu) == ["image", "rails"]
     alone = config_of(plan_of(1), 0)
-    assert sorted(alone) == ["drop_caches", "floor_bytes", "gpu_devices", "image", "port"]
+    assert sorted(alone) == ["drop_caches", "floor_bytes", "gpu_devices", "gpu_probe", "image", "port"]
 
 
 def test_text_is_taken_for_numbers() -> None:

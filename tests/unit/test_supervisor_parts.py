@@ -465,18 +465,18 @@ def test_a_gpu_that_is_lost_while_the_container_runs_is_told(tmp_path: Path) -> 
     docker.write_text('#!/bin/sh\necho "$@" >> "$0.asked"\n. "$0.now"\n')
     docker.chmod(0o755)
     now = tmp_path / "docker.now"
-    health = rank.Health(rank.parse_config(json.dumps(CONFIG | {"gpu": True})), str(docker), lambda: None)
+    health = rank.Health(rank.parse_config(json.dumps(CONFIG | {"gpu_probe": "look"})), str(docker), lambda: None)
     began = health._looked
     now.write_text("echo Failed to initialize NVML: Unknown Error; exit 255")
     assert health._gpu(began + 59) == ""
     assert not (tmp_path / "docker.asked").exists()  # not every few seconds
     assert health._gpu(began + 61) == "Failed to initialize NVML: Unknown Error"
-    assert (tmp_path / "docker.asked").read_text() == "exec c nvidia-smi -L\n"
+    assert (tmp_path / "docker.asked").read_text() == "exec c python3 -c look\n"
     now.write_text("echo 'GPU 0: NVIDIA GB10 (UUID: GPU-0)'")
     health.gpu = "lost"
     assert health._gpu(began + 62) == "lost"
     assert health._gpu(began + 122) == ""
-    now.write_text("exit 0")
+    now.write_text("exit 1")
     assert health._gpu(began + 183) == "it said nothing"
 
 

@@ -145,3 +145,10 @@ def test_teardown_of_data_takes_the_model_and_the_image_too() -> None:
             on(node, "ls /var/lib/dgx-spark/models/dgx-spark--glm4-moe-tiny/main 2>/dev/null; docker image ls --quiet")
             == ""
         )
+
+
+def test_teardown_of_nodes_that_were_never_set_up() -> None:
+    # A node as it comes has nothing for Docker's modules.
+    on("spark-1", "dpkg --purge --force-depends python3-requests")
+    output = play("playbooks/teardown.yml", "-e", "rank_remove_data=true")
+    assert output.count("changed=0") == len(NODES)

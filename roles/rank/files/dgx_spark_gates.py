@@ -32,19 +32,6 @@ GIB, PAGE = 2**30, os.sysconf("SC_PAGE_SIZE")  # in bytes
 IP_AND_ICMP_BYTES = 28  # of the headers of a ping
 MAKE_CDI = "run `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`"
 
-GPU_PROBE = """
-import ctypes, shutil, subprocess, sys
-if shutil.which("nvidia-smi"):
-    done = subprocess.run(["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    print(done.stdout)
-    sys.exit(done.returncode or "GPU " not in done.stdout)
-cuda = ctypes.CDLL("libcuda.so.1")
-count = ctypes.c_int()
-code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
-print(f"CUDA: code {code}, number of GPUs {count.value}")
-sys.exit(code or not count.value)
-"""
-
 
 @dataclass(frozen=True)
 class Rail:
@@ -60,14 +47,16 @@ class Rail:
 class Config:
     """gates.json.
 
-    image, image_id: what the rank runs, the id "" where it does not matter. gpu_devices: CDI names. hcas: RDMA devices.
-    port: the TCP port where the ranks meet, on the node that listens there. drop_caches: whether the page cache goes
-    before memory is counted. floor_bytes: the least of MemAvailable to start with. timeouts: gate -> seconds.
+    image, image_id: what the rank runs, the id "" where it does not matter. gpu_devices: CDI names. gpu_probe: Python
+    that exits with 0 where it sees a GPU. hcas: RDMA devices. port: the TCP port where the ranks meet, on the node that
+    listens there. drop_caches: whether the page cache goes before memory is counted. floor_bytes: the least of
+    MemAvailable to start with. timeouts: gate -> seconds.
     """
 
     image: str
     image_id: str = ""
     gpu_devices: Sequence[str] = ()
+    gpu_probe: str = ""
     hcas: Sequence[str] = ()
     rails: Sequence[Rail] = ()
     port: int | None = None
@@ -82,6 +71,8 @@ def read_config(text: str) -> Config:
     timeouts = {gate: seconds for gate, (seconds, _) in GATES.items()} | document.pop("timeouts", {})
     if unknown := timeouts.keys() - GATES.keys():
         raise ValueError(f"timeouts names no gate: {', '.join(sorted(unknown))}")
+    if document.get("gpu_devices") and not document.get("gpu_probe"):
+        raise ValueError("gpu_devices without gpu_probe: nothing would look at them")
     return Config(rails=[Rail(**rail) for rail in document.pop("rails", [])], timeouts=timeouts, **document)
 
 
@@ -190,7 +181,7 @@ class Node:
         run(["docker", "rm", "--force", PROBE_CONTAINER])  # one that hung in an earlier look
         options = ["--rm", "--pull=never", "--network=none", f"--name={PROBE_CONTAINER}", "--entrypoint=python3"]
         gpus = [f"--device={name}" for name in self.config.gpu_devices]
-        probe = ["docker", "run", *options, *gpus, self.image_name, "-c", GPU_PROBE]
+        probe = ["docker", "run", *options, *gpus, self.image_name, "-c", self.config.gpu_probe]
         code, said = run(probe, self.config.timeouts["gpu"])
         if code:
             what = f"{', '.join(self.config.gpu_devices)}: not seen inside a container of {self.image_name}: {said}"

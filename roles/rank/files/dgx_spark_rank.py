@@ -99,7 +99,8 @@ class Config:
     on the others only. health_seconds: after which SGLang itself calls an idle scheduler dead; five more are waited.
     silence_seconds: whoever isn't heard for so long has failed. started_marker: a file that is there once this plan
     has served, so that start_seconds counts instead of first_start_seconds. failing_after: so many starts in a row
-    that never served are said to be what they are. gpu: whether the container has one. keys_file: JSON, the keys of the
+    that never served are said to be what they are. gpu_probe: Python that exits with 0 where a process in the container
+    sees a GPU; where it has to. keys_file: JSON, the keys of the
     server's API by its options, for its owner alone; where the server has keys.
     """
 
@@ -122,7 +123,7 @@ class Config:
     backoff_first_seconds: float = 1
     backoff_most_seconds: float = 300
     failing_after: int = 5
-    gpu: bool = False
+    gpu_probe: str | None = None
     keys_file: str | None = None
     state_dir: str = "/run/sglang-rank"
 
@@ -1048,7 +1049,7 @@ class Health:
                 self._wake()
             asked = time.monotonic()
             bad = self._ask()
-            gpu = self._gpu(asked) if self._config.gpu and not bad else self.gpu
+            gpu = self._gpu(asked) if self._config.gpu_probe and not bad else self.gpu
             news = (bad, gpu) != (self.bad, self.gpu)
             self.asked, self.bad, self.gpu = asked, bad, gpu
             if news:
@@ -1085,9 +1086,10 @@ class Health:
             return self.gpu
         self._looked = now
         self._moved()
-        code, said = call([self._docker, "exec", self._config.container, "nvidia-smi", "-L"], 10)
+        probe = ["python3", "-c", self._config.gpu_probe or ""]
+        code, said = call([self._docker, "exec", self._config.container, *probe], 10)
         self._moved()
-        return "" if code == 0 and "GPU " in said else plain(said) or "it said nothing"
+        return "" if code == 0 else plain(said) or "it said nothing"
 
 
 # ---- the loop --------------------------------------------------------------------------------
