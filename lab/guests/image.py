@@ -16,10 +16,10 @@ _FOLDER = state.SOURCE / "guests" / "files"
 _PACKAGES = (
     *("systemd", "systemd-sysv", "udev", "dbus", "openssh-server", "python3", "python3-apt", "python3-yaml"),
     *("iproute2", "iputils-ping", "ethtool", "kmod", "netplan.io", "nftables", "procps", "sudo", "pciutils"),
-    *("rdma-core", "ibverbs-providers", "ca-certificates", "network-manager"),
+    *("rdma-core", "ibverbs-providers", "ca-certificates", "network-manager", "grub2-common"),
 )
 # What the roles install lies in the guest's offline repository.
-_REPOSITORY = ("perftest", "rdmacm-utils", "ibverbs-utils")
+_REPOSITORY = ("perftest", "rdmacm-utils", "ibverbs-utils", "systemd-timesyncd")
 _DISK = "3G"
 
 

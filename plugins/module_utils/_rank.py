@@ -31,6 +31,8 @@ PROPERTIES = (
 )
 LABEL_GROUP = "dgx-spark.group"
 """The label that tells which plan a running container belongs to."""
+LABEL_PLAN = "dgx-spark.plan"
+"""What a rank was planned with; ranks that differ in it never form a group."""
 LABEL_RELEASE = "dgx-spark.release"
 """The label that tells which release lies over the image of a running container."""
 LAST_LINES = 15

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import digest
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import ENV_FILE
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._secrets import IN_CONTAINER
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._unit import CONTAINER
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._unit import CONTAINER, plan_digest
 
 _TIMES = (
     "health_seconds",
@@ -30,7 +30,7 @@ def supervision(plan: Mapping[str, Any], rank: Mapping[str, Any], options: Mappi
     seconds), and port (UDP), key_file, keys_file, state_dir, model_digest, gpu_probe (Python). The keys of the API, by
     their file, are told where the server has them: to ask it for a token, and to keep them out of the journal.
     """
-    group = digest([plan["group_id"], options["model_digest"]])
+    group = plan_digest(plan, options["model_digest"])
     first = int(rank["rank"]) == 0
     return {
         "group": group,
@@ -48,6 +48,8 @@ def supervision(plan: Mapping[str, Any], rank: Mapping[str, Any], options: Mappi
         "started_marker": f"{plan['paths']['cache']}/started-{group}",
         "gpu_probe": options["gpu_probe"] if plan["device"] == "cuda" else None,
         "state_dir": options["state_dir"],
+        "release_file": f"{plan['paths']['release_root']}/current/{ENV_FILE}",
+        "trial_file": f"{plan['paths']['trial']}/{ENV_FILE}",
         **({"keys_file": options["keys_file"]} if IN_CONTAINER in rank["server_args"] else {}),
         **{name: int(options[name]) for name in _TIMES},
     }

@@ -17,7 +17,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import (
     MODELS_IN_CONTAINER,
     digest,
 )
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import LABEL_GROUP, LABEL_RELEASE
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import LABEL_GROUP, LABEL_PLAN, LABEL_RELEASE
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import (
     ENV_FLAGS,
     ENV_IMAGE,
@@ -55,6 +55,11 @@ class RunOptions:
     supervision: object = None
 
 
+def plan_digest(plan: Mapping[str, Any], model_digest: str) -> str:
+    """What all ranks of a group agree in: the plan and the content of the model."""
+    return digest([plan["group_id"], model_digest])
+
+
 def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOptions) -> list[str]:
     """The whole `docker run` of one rank, a word an element; the label carries a digest of all of it.
 
@@ -80,7 +85,8 @@ def run_command(plan: Mapping[str, Any], rank: Mapping[str, Any], options: RunOp
         RELEASE_ARGUMENTS,
     ]
     label = f"--label={LABEL_GROUP}={digest([plan['group_id'], options.model_digest, options.supervision, after])}"
-    return [*before, label, *after]
+    # systemd may know an older command than the one that is written; the supervisor holds it against what it is told.
+    return [*before, label, f"--label={LABEL_PLAN}={plan_digest(plan, options.model_digest)}", *after]
 
 
 def group_label(command: Sequence[str]) -> str:

@@ -330,7 +330,11 @@ UDP: list[tuple[str, str, int, str, int, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("where", "source", "own_port", "target", "port", "comes_in"), UDP)
+@pytest.mark.parametrize(
+    ("where", "source", "own_port", "target", "port", "comes_in"),
+    UDP,
+    ids=lambda value: str(value).removeprefix(f"{PREFIX}-"),
+)
 def test_udp(log: Log, where: str, source: str, own_port: int, target: str, port: int, comes_in: bool) -> None:
     """Each comes in without the firewall, and is received or counted as refused with it."""
 

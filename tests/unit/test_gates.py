@@ -562,6 +562,22 @@ def test_as_systemd_runs_it(world: World, tmp_path: Path) -> None:
     assert messages[2].startswith("STATUS=waiting for sglang:1: docker: exit code 1")
 
 
+@pytest.mark.parametrize("under", ["systemd", "ansible"])
+@pytest.mark.parametrize(("trouble", "rests"), [("echo 'no such image' >&2; exit 1", True), ("exit 1", False)])
+def test_what_only_a_person_mends_is_not_tried_every_second(
+    under: str, trouble: str, rests: bool, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(gates.time, "sleep", slept.append)
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    if under == "systemd":
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    world.script("docker-image", trouble)
+    document = {"image": "sglang:1", "timeouts": {"image": 0.001}}
+    assert gates.main(write_config(tmp_path, document), world.root) == 1
+    assert (gates.REST_SECONDS in slept) == (rests and under == "systemd")
+
+
 def test_state_by_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind("")  # the kernel gives it an abstract name

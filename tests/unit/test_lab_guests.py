@@ -138,7 +138,11 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("content", [None, "", "not a number\n", f"{os.getpid()}\n", "4194305\n"])
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "not a number\n", f"{os.getpid()}\n", "4194305\n"],
+    ids=["no file", "empty", "no number", "another program", "too large"],
+)
 def test_only_the_guests_own_process_counts(content: str | None, run_folder: Path) -> None:
     if content is not None:
         (run_folder / "spark-0.pid").write_text(content)

@@ -480,6 +480,18 @@ def test_a_gpu_that_is_lost_while_the_container_runs_is_told(tmp_path: Path) -> 
     assert health._gpu(began + 183) == "it said nothing"
 
 
+def test_a_look_at_the_gpu_that_hangs_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hangs stays in the container, whatever becomes of the `docker exec`."""
+    asked: list[object] = []
+    monkeypatch.setattr(rank, "call", lambda *words: asked.append(words) or (-1, "docker exec took longer than 10 s"))
+    health = rank.Health(rank.parse_config(json.dumps(CONFIG | {"gpu_probe": "look"})), "docker", lambda: None)
+    began = health._looked
+    health.gpu = health._gpu(began + 61)
+    assert health.gpu == "docker exec took longer than 10 s"
+    assert health._gpu(began + 10**6) == health.gpu
+    assert len(asked) == 1
+
+
 def test_an_established_connection_is_found_by_either_kind_of_socket() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -491,3 +503,46 @@ def test_an_established_connection_is_found_by_either_kind_of_socket() -> None:
                 assert not rank.connected(f"127.0.0.2:{port}")
             listener.accept()[0].close()
             assert not rank.connected(there)
+
+
+def test_what_systemd_could_not_take_is_told_again(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(path)
+        notifier = Notifier({"NOTIFY_SOCKET": path})
+        told = 0
+        while notifier.tell("WATCHDOG=1"):
+            told += 1
+        notifier.status("serving")
+        for _ in range(told):
+            systemd.recv(4096)
+        assert notifier.tell("READY=1")
+        notifier.status("serving")
+        assert [systemd.recv(4096) for _ in range(2)] == [b"READY=1", b"STATUS=serving"]
+
+
+def test_progress_is_not_looked_for_in_what_a_client_may_have_written() -> None:
+    """A line of 16 KB of the words that progress begins with would keep this process busy for minutes."""
+    output = Output(lambda: None)
+    read, write = os.pipe()
+    os.write(write, b"oading shards" * 4000 + b" 50%\nLoading shards: 25% done\n")
+    os.close(write)
+    with open(os.devnull, "wb") as nowhere:
+        output.follow(read, nowhere.fileno())
+    os.close(read)
+    assert output.doing == "loading 25 %"
+
+
+def test_files_that_change_are_seen(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("a")
+    files = rank.Files(str(first), None, str(second))
+    assert not files.changed()
+    second.write_text("")
+    assert files.changed()
+    second.unlink()
+    assert not files.changed()
+    # In one step, with the same size and content.
+    (tmp_path / "new").write_text("a")
+    (tmp_path / "new").replace(first)
+    assert files.changed()

@@ -74,7 +74,7 @@ class Unit:
         docker = self.folder / "docker"
         docker.write_text(f'#!/bin/sh\nSTANDIN_DIR={self.folder} exec {sys.executable} -I -S {DOCKER} "$@"\n')
         docker.chmod(0o755)
-        self.command = [str(docker), "run", "--name=c", *words]
+        self.command = [str(docker), "run", "--name=c", "--label=dgx-spark.plan=g1", *words]
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.socket.bind(str(self.folder / "notify"))
         self.log = (self.folder / "log").open("ab")
@@ -281,13 +281,46 @@ def test_a_frozen_supervisor_is_silent_and_finds_out_itself(make: Make) -> None:
 def test_a_rank_of_another_plan_is_waited_for_and_named_as_such(make: Make) -> None:
     units = make(2)
     wait(units, all_ready(units))
+    command = units[1].command
+    units[1].command = [word.replace("plan=g1", "plan=g2") for word in command]
     changed = json.loads(units[1].config.read_text()) | {"group": "g2"}
     units[1].config.write_text(json.dumps(changed))
     units[1].process.terminate()
     wait(units, lambda: "waiting for rank 1 (spark-2): it has another plan or release" in units[0].status())
+    # What it is told while it waits, it takes by itself.
+    units[1].command = command
     units[1].config.write_text(json.dumps(changed | {"group": "g1"}))
-    units[1].process.terminate()
     wait(units, all_ready(units, 2))
+
+
+def test_a_rank_that_waits_takes_a_new_key(make: Make) -> None:
+    """As where the head was set up anew: it makes a key, and whoever has read the one of before would be deaf."""
+    units = make(2)
+    head, other = units
+    for unit in units:
+        unit.enabled = False
+        unit.process.kill()
+        unit.process.wait()
+    (head.folder / "key").write_text("a5" * 32)
+    for unit in units:
+        unit.start()
+    wait(units, lambda: "another key, from 127.0.0.12" in head.journal)
+    assert other.codes == []
+    (other.folder / "key").write_text("a5" * 32)
+    wait(units, all_ready(units))
+    assert (head.codes, other.codes) == ([], [0])
+    assert "what this rank was told has changed: it begins anew" in other.journal
+
+
+def test_a_command_of_another_plan_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a run was cut off before systemd knew the new unit: the group would be of two minds."""
+    (unit,) = make(1)
+    unit.end()
+    rests: list[float] = []
+    monkeypatch.setattr(rank.time, "sleep", rests.append)
+    command = [word.replace("plan=g1", "plan=g0") for word in unit.command]
+    assert rank.main([str(unit.config), "--", *command]) == 2
+    assert rests == [rank.REST_SECONDS]
 
 
 def test_one_node_alone_needs_no_address_and_counts_its_failures(make: Make) -> None:

@@ -71,9 +71,9 @@ def command_of(unit: Path) -> list[str]:
 @pytest.mark.parametrize("rank", range(4))
 def test_command_line_flag_by_flag(rendered: Path, rank: int) -> None:
     words = command_of(rendered / f"{rank}-sglang-rank.service")
-    labels = [word for word in words if word.startswith("--label=dgx-spark.group=")]
-    assert len(labels) == 1
-    words.remove(labels[0])
+    for label in ("group", "plan"):
+        (word,) = [word for word in words if word.startswith(f"--label=dgx-spark.{label}=")]
+        words.remove(word)
     host = "0.0.0.0" if rank == 0 else f"192.168.100.{11 + rank}"
     assert words == DOCKER_OPTIONS.split() + REFERENCE_FLAGS.format(host=host, rank=rank).split()
 
@@ -97,8 +97,8 @@ Environment=SGLANG_IMAGE=lmsysorg/sglang:spark
 EnvironmentFile=/opt/sglang/current/release.env
 EnvironmentFile=-/run/dgx-spark/trial/release.env
 ExecStartPre=/usr/bin/python3 -I /usr/local/libexec/dgx-spark-gates /etc/dgx-spark/gates.json
-# Where the supervisor itself was killed.
-ExecStopPost=-/bin/sh -c 'docker rm --force sglang-rank >/dev/null 2>&1'
+# Where the supervisor itself was killed, or a look at the GPU cut off.
+ExecStopPost=-/bin/sh -c 'docker rm --force sglang-rank dgx-spark-gate-gpu >/dev/null 2>&1'
 # How long a start may take is theirs to say. A finite time would begin anew, and be over, with each daemon-reload.
 TimeoutStartSec=infinity
 TimeoutStopSec=105

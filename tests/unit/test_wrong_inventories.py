@@ -8,12 +8,14 @@ tests/integration/test_validate.py runs some of them through ansible-playbook.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.plugins.loader import connection_loader
+from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, report
 from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import read_cluster
 from ansible_collections.dgx_spark.sglang.tests.unit.inventories import (
@@ -35,6 +37,13 @@ from ansible_collections.dgx_spark.sglang.tests.unit.inventories import (
     text,
     without,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _restored_imports() -> Iterator[None]:
+    """Ansible's loader of plugins changes how this process imports, which the tests after these don't expect."""
+    yield
+    _AnsibleCollectionFinder._remove()
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,10 @@ mkdir "$out/kernel"
     dpkg-deb -x "$kernel"_*.deb .
 )
 version=${kernel#linux-image-}
+cp "$out/kernel/boot/vmlinuz-$version" "$root/boot"
 mv "$out/kernel/boot/vmlinuz-$version" "$out/vmlinuz"
+# QEMU starts the kernel; GRUB is there for what is written into its configuration.
+mkdir -p "$root/boot/grub"
 from=$out/kernel/lib/modules/$version
 to=$root/lib/modules/$version
 mkdir -p "$to"
@@ -80,7 +83,7 @@ chroot "$root" systemctl --quiet enable lab-roce.service
 chroot "$root" systemctl --quiet disable NetworkManager.service NetworkManager-wait-online.service NetworkManager-dispatcher.service
 for unit in \
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
-    systemd-timesyncd.service systemd-pstore.service systemd-hwdb-update.service systemd-firstboot.service \
+    systemd-pstore.service systemd-hwdb-update.service systemd-firstboot.service \
     systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-binfmt.service \
     sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount \
     getty.target console-getty.service getty-static.service systemd-logind.service \

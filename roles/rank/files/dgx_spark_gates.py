@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 PROBE_CONTAINER = "dgx-spark-gate-gpu"
+REST_SECONDS = 15.0  # where only a person can help: systemd tries again at once, and the journal would be filled
 COMMAND_SECONDS = 10.0  # for one command, but for the look at the GPU: a daemon may take a question and never answer
 ERROR = "<3>" if "JOURNAL_STREAM" in os.environ else ""  # the level of a line for the journal, see sd-daemon(3)
 GIB, PAGE = 2**30, os.sysconf("SC_PAGE_SIZE")  # in bytes
@@ -302,6 +303,13 @@ def tell(status: str) -> None:
         out.send(f"STATUS={status}".encode())
 
 
+def rest(status: str) -> None:
+    """Let some time pass before the end, where it is systemd that tries again."""
+    if "NOTIFY_SOCKET" in os.environ:
+        tell(status)
+        time.sleep(REST_SECONDS)
+
+
 def passes(node: Node, gate: str, pause: float) -> bool:
     """Look until the gate is passed, its time is over, or waiting is no use. pause: seconds between two looks."""
     limit = node.config.timeouts[gate]
@@ -314,6 +322,8 @@ def passes(node: Node, gate: str, pause: float) -> bool:
             spent = time.monotonic() - began
             if not trouble.waits or spent >= limit:
                 print(f"{ERROR}gate {gate}: failed after {spent:.0f} s: {trouble}. Mend: {trouble.mend}", flush=True)
+                if not trouble.waits:
+                    rest(trouble.status)
                 return False
             tell(f"waiting for {trouble.status}")
             time.sleep(min(pause, limit - spent))
@@ -328,6 +338,7 @@ def main(path: str, root: Path = Path("/"), pause: float = 1.0) -> int:
         config = read_config(Path(path).read_text())
     except (OSError, TypeError, ValueError) as trouble:
         print(f"{ERROR}{path} can't be used: {trouble}. Mend: Run site.yml with the stage rank.", flush=True)
+        rest(f"{path} can't be used: {trouble}")
         return 1
     return int(not all(passes(Node(config, root), gate, pause) for gate, (_, asked) in GATES.items() if asked(config)))
 

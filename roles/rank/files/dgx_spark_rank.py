@@ -64,6 +64,10 @@ GENERATE_SECONDS = 600.0
 """So long the first token may take: kernels may still be compiled."""
 NOTIFY_SECONDS = 5.0
 """So often systemd hears that all is well."""
+FILES_SECONDS = 2.0
+"""So often a rank that waits looks whether it has been told something else."""
+REST_SECONDS = 15.0
+"""So long a rank rests that only a person can help, so that it doesn't fill its node's journal."""
 GPU_SECONDS = 60.0
 """So often it is looked whether the container still has its GPU."""
 NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
@@ -100,8 +104,8 @@ class Config:
     silence_seconds: whoever isn't heard for so long has failed. started_marker: a file that is there once this plan
     has served, so that start_seconds counts instead of first_start_seconds. failing_after: so many starts in a row
     that never served are said to be what they are. gpu_probe: Python that exits with 0 where a process in the container
-    sees a GPU; where it has to. keys_file: JSON, the keys of the
-    server's API by its options, for its owner alone; where the server has keys.
+    sees a GPU; where it has to. keys_file: JSON, the keys of the server's API by its options, for its owner alone;
+    where it has some. release_file, trial_file: what the unit has read of the release in use, or of one on trial.
     """
 
     group: str
@@ -125,6 +129,8 @@ class Config:
     failing_after: int = 5
     gpu_probe: str | None = None
     keys_file: str | None = None
+    release_file: str | None = None
+    trial_file: str | None = None
     state_dir: str = "/run/sglang-rank"
 
 
@@ -709,17 +715,19 @@ class Notifier:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._status = ""
 
-    def tell(self, *lines: str) -> None:
-        """Some assignments, in one datagram."""
-        if self._address:
-            with contextlib.suppress(OSError):
+    def tell(self, *lines: str) -> bool:
+        """Some assignments, in one datagram. Returns whether it was taken; systemd may be too busy, and none waits."""
+        try:
+            if self._address:
                 self._socket.sendto("\n".join(lines).encode(), self._address)
+        except OSError:
+            return False
+        return True
 
     def status(self, text: str) -> None:
         """What is being done, if that is new."""
-        if text != self._status:
+        if text != self._status and self.tell(f"STATUS={text}"):
             self._status = text
-            self.tell(f"STATUS={text}")
 
 
 def log(text: str) -> None:
@@ -748,6 +756,29 @@ def read_note(path: Path) -> dict[str, Any]:
         note = json.loads(path.read_text(encoding="utf-8"))
         return note if isinstance(note, dict) else {}
     return {}
+
+
+class Files:
+    """Some files as they are now, there or not."""
+
+    def __init__(self, *paths: str | None) -> None:
+        self._paths = [path for path in paths if path]
+        self._seen = self._look()
+
+    def _look(self) -> list[tuple[int, ...]]:
+        return [self._state(path) for path in self._paths]
+
+    @staticmethod
+    def _state(path: str) -> tuple[int, ...]:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    def changed(self) -> bool:
+        """Whether one has been replaced, written or removed since."""
+        return self._look() != self._seen
 
 
 class History:
@@ -807,7 +838,8 @@ class Output:
         for line in data.decode("utf-8", "replace").splitlines():
             if text := plain(line):
                 self.lines.append(text)
-                self._read(line)
+                # Not of the whole line: a client may have written most of it.
+                self._read(text)
         while data:
             try:
                 data = data[os.write(target, data) :]
@@ -815,6 +847,7 @@ class Output:
                 return
 
     def _read(self, line: str) -> None:
+        """Take progress from a line; a short one, as the pattern needs the square of its length."""
         found = re.search(r"(?:(oading .*shards)|Capturing batches).*?(\d+)%", line)
         doing = self.doing
         if found:
@@ -1089,6 +1122,8 @@ class Health:
         probe = ["python3", "-c", self._config.gpu_probe or ""]
         code, said = call([self._docker, "exec", self._config.container, *probe], 10)
         self._moved()
+        if code == -1:
+            self._looked = math.inf  # what hangs stays in the container, so that there is one of it and not more
         return "" if code == 0 else plain(said) or "it said nothing"
 
 
@@ -1098,9 +1133,13 @@ class Health:
 class Supervisor:
     """One life of this process."""
 
-    def __init__(self, config: Config, command: Sequence[str]) -> None:
-        """command: `docker run ...`, a word an element. Raises ConfigError, or OSError where the address isn't ours."""
+    def __init__(self, config: Config, command: Sequence[str], files: Files | None = None) -> None:
+        """command: `docker run ...`, a word an element. files: all that was read and will be.
+
+        Raises ConfigError, or OSError where the address isn't ours.
+        """
         self.config = config
+        self.files = files or Files()
         self.docker = command[0]
         self.command = command
         self.state_dir = Path(config.state_dir)
@@ -1137,10 +1176,10 @@ class Supervisor:
         self.started = self.served = math.inf
         self.stopped = False
         self._start_seconds = 0.0
-        self._ending = self._noted = False
+        self._ending = self._noted = self._ready = False
         self._vague = False  # whether more may be known about the failure in a moment
         self._doing = ""
-        self._next = dict.fromkeys(("beat", "look", "notify", "dropped"), 0.0)
+        self._next = dict.fromkeys(("beat", "look", "notify", "dropped", "files"), 0.0)
 
     def _why_wait(self) -> str:
         if self.history.failures < self.config.failing_after:
@@ -1191,6 +1230,9 @@ class Supervisor:
         while True:
             now = time.monotonic()
             self._look(now)
+            if self._outdated(now):
+                log("what this rank was told has changed: it begins anew")
+                return 0
             changed = self.group.step(now, self._own())
             self._act(now)
             if changed or now >= self._next["beat"]:
@@ -1309,7 +1351,6 @@ class Supervisor:
             put(Path(self.config.started_marker), {"group": self.config.group})
             if group.me.rank == 0:
                 self.history.write(0)
-            self.notifier.tell("READY=1")
         by_hand = self.failure is not None and self.failure.by_hand
         if (group.verdict or by_hand) and not self._ending:
             self._ending = True
@@ -1332,8 +1373,18 @@ class Supervisor:
                 # A start that began is counted already.
                 self.history.write(self.history.failures + (not self.group.started), str(verdict))
 
+    def _outdated(self, now: float) -> bool:
+        """Whether a rank that waits, maybe for days, waits with a key or a plan of before."""
+        if self.group.started or self.failure or now < self._next["files"]:
+            return False
+        self._next["files"] = now + FILES_SECONDS
+        return self.files.changed()
+
     def _start(self, now: float) -> None:
         self.started = now
+        if self.files.changed():
+            self.failure = Failure(now, "what it was told has changed in this moment")
+            return
         first = not Path(self.config.started_marker).exists()
         self._start_seconds = self.config.first_start_seconds if first else self.config.start_seconds
         if self.group.me.rank == 0:
@@ -1369,6 +1420,8 @@ class Supervisor:
         self.notifier.status(doing or self.output.doing)
         limit = self.config.health_seconds + self.config.health_interval_seconds + 15
         moving = self.health is None or now - self.health.beat < limit
+        if self.served != math.inf and not self._ready:
+            self._ready = self.notifier.tell("READY=1")
         if now >= self._next["notify"] and moving:
             self._next["notify"] = now + NOTIFY_SECONDS
             self.notifier.tell("WATCHDOG=1")
@@ -1403,11 +1456,17 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         config = parse_config(Path(path).read_text(encoding="utf-8"))
+        if f"--label=dgx-spark.plan={config.group}" not in command:
+            raise ConfigError("is of another plan than the unit that systemd knows; run site.yml again")
+        key_file = config.key_file if len(config.members) > 1 else None
+        files = Files(path, key_file, config.keys_file, config.release_file, config.trial_file)
         # Ranks of different releases never form a group either.
         config = replace(config, group=":".join(filter(None, (config.group, os.environ.get("SGLANG_RELEASE", "")))))
-        supervisor = Supervisor(config, command)
+        supervisor = Supervisor(config, command, files)
     except ConfigError as error:
         log(f"{path}: {error}")
+        Notifier(os.environ).status(f"{path}: {error}")
+        time.sleep(REST_SECONDS)
         return 2
     except OSError as error:
         log(f"this rank can't begin: {error}")
