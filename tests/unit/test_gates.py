@@ -568,7 +568,7 @@ def test_what_only_a_person_mends_is_not_tried_every_second(
     under: str, trouble: str, rests: bool, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(gates.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     if under == "systemd":
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _release
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import Content, File, Store
@@ -115,10 +116,13 @@ def test_a_trial_that_nobody_ends_is_ended_by_systemd(
     store: Store, switch: Switch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[list[str]] = []
+
+    def run_command(_module: AnsibleModule, words: list[str], **_: object) -> tuple[int, str, str]:
+        calls.append(words)
+        return 0, "", ""
+
     monkeypatch.setattr(release_switch, "BOOTED", str(tmp_path))
-    monkeypatch.setattr(
-        release_switch.AnsibleModule, "run_command", lambda _self, words, **_: calls.append(words) or (0, "", "")
-    )
+    monkeypatch.setattr(AnsibleModule, "run_command", run_command)
     old, new = made(store, "old"), made(store, "new")
     store.keep(old, served=True)
     stop = ["systemctl", "stop", "dgx-spark-trial.timer"]

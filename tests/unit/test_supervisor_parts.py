@@ -483,7 +483,12 @@ def test_a_gpu_that_is_lost_while_the_container_runs_is_told(tmp_path: Path) -> 
 def test_a_look_at_the_gpu_that_hangs_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hangs stays in the container, whatever becomes of the `docker exec`."""
     asked: list[object] = []
-    monkeypatch.setattr(rank, "call", lambda *words: asked.append(words) or (-1, "docker exec took longer than 10 s"))
+
+    def call(*words: object) -> tuple[int, str]:
+        asked.append(words)
+        return -1, "docker exec took longer than 10 s"
+
+    monkeypatch.setattr(rank, "call", call)
     health = rank.Health(rank.parse_config(json.dumps(CONFIG | {"gpu_probe": "look"})), "docker", lambda: None)
     began = health._looked
     health.gpu = health._gpu(began + 61)

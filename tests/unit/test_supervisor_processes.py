@@ -317,7 +317,7 @@ def test_a_command_of_another_plan_is_refused(make: Make, monkeypatch: pytest.Mo
     (unit,) = make(1)
     unit.end()
     rests: list[float] = []
-    monkeypatch.setattr(rank.time, "sleep", rests.append)
+    monkeypatch.setattr(time, "sleep", rests.append)
     command = [word.replace("plan=g1", "plan=g0") for word in unit.command]
     assert rank.main([str(unit.config), "--", *command]) == 2
     assert rests == [rank.REST_SECONDS]
