@@ -129,7 +129,8 @@ def time_things(seen: Mapping[str, Any], servers: Sequence[str]) -> dict[str, An
         text = f"{head}[Time]\nNTP={' '.join(servers)}\n"
         path = f"/etc/systemd/timesyncd.conf.d/{DROP_IN}"
         things.insert(0, {"kind": "file", "name": path, "wanted": {"content": text}})
-        after = [["systemctl", "try-restart", unit]]
+        # By a pattern, which may fit nothing: where the unit came with this part, it is gone once that is put back.
+        after = [["systemctl", "try-restart", unit.replace(".service", "*.service")]]
     elif servers and unit.startswith("chrony"):
         text = head + "".join(f"server {name} iburst\n" for name in servers)
         path = "/etc/chrony/sources.d/dgx-spark.sources"

@@ -86,7 +86,7 @@ for unit in \
     systemd-pstore.service systemd-hwdb-update.service systemd-firstboot.service \
     systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-binfmt.service \
     sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount \
-    getty.target console-getty.service getty-static.service systemd-logind.service \
+    getty.target console-getty.service getty-static.service \
     wpa_supplicant.service ModemManager.service iwpmd.service
 do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
