@@ -29,8 +29,6 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._docker_mount imp
 
 ROOT = "/opt/sglang"
 TRIAL = "/run/dgx-spark/trial"
-TRIAL_SECONDS = 3 * 3600
-"""So long a trial may last that nobody ends: more than a first start may take, with its way back."""
 ENV_FILE = "release.env"
 ENV_RELEASE = "SGLANG_RELEASE"
 ENV_MOUNTS = "SGLANG_MOUNTS"

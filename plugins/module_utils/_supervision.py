@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import ENV_FILE
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._secrets import IN_CONTAINER
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._unit import CONTAINER, plan_digest
 
@@ -48,8 +47,6 @@ def supervision(plan: Mapping[str, Any], rank: Mapping[str, Any], options: Mappi
         "started_marker": f"{plan['paths']['cache']}/started-{group}",
         "gpu_probe": options["gpu_probe"] if plan["device"] == "cuda" else None,
         "state_dir": options["state_dir"],
-        "release_file": f"{plan['paths']['release_root']}/current/{ENV_FILE}",
-        "trial_file": f"{plan['paths']['trial']}/{ENV_FILE}",
         **({"keys_file": options["keys_file"]} if IN_CONTAINER in rank["server_args"] else {}),
         **{name: int(options[name]) for name in _TIMES},
     }

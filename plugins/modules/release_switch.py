@@ -12,8 +12,7 @@ version_added: 0.1.0
 description:
   - Tries a release, keeps it for good, or gives the trial up. A rank that runs is left alone; what counts is its next
     start.
-  - A trial does not outlive a boot, so that a node that a bad release brings down comes back with the one before; nor
-    three hours, should the run that tries it be cut off.
+  - A trial does not outlive a boot, so that a node that a bad release brings down comes back with the one before.
 options:
   state:
     description:
@@ -68,27 +67,10 @@ images:
   elements: str
 """
 
-import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _release
-
-TIMER = "dgx-spark-trial"
-BOOTED = "/run/systemd/system"  # sd_booted(3)
-
-
-def set_timer(module: AnsibleModule, store: _release.Store, *, ends: bool) -> None:
-    """Let systemd end a trial that nobody ends, or no longer.
-
-    Else a node that boots, weeks later, takes another release than those that did not, and they never form a group.
-    """
-    if not os.path.isdir(BOOTED):
-        return
-    module.run_command(["systemctl", "stop", f"{TIMER}.timer"])
-    if ends:
-        when = ["--collect", f"--on-active={_release.TRIAL_SECONDS}"]
-        module.run_command(["systemd-run", f"--unit={TIMER}", *when, "rm", "-f", str(store.trial_link)], check_rc=True)
 
 
 def switch(store: _release.Store, params: dict[str, Any]) -> list[str]:
@@ -134,11 +116,7 @@ def main() -> None:
     before = store.used()
     try:
         changed = wanted(store, module.params)
-        images = []
-        if changed and not module.check_mode:
-            # First the timer: a run may be killed at any time.
-            set_timer(module, store, ends=module.params["state"] == "tried")
-            images = switch(store, module.params)
+        images = switch(store, module.params) if changed and not module.check_mode else []
     except _release.ReleaseError as trouble:
         module.fail_json(msg=str(trouble))
     except OSError as trouble:

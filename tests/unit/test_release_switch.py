@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _release
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import Content, File, Store
@@ -110,30 +109,3 @@ def test_failures(store: Store, switch: Switch) -> None:
     assert told == f"There is no release {'0' * 12}. Mend: take one that is kept here: {used}."
     assert "keep must be 2 or more" in switch("kept", used, keep=1)["msg"]
     assert "release" in switch("kept")["msg"]
-
-
-def test_a_trial_that_nobody_ends_is_ended_by_systemd(
-    store: Store, switch: Switch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[list[str]] = []
-
-    def run_command(_module: AnsibleModule, words: list[str], **_: object) -> tuple[int, str, str]:
-        calls.append(words)
-        return 0, "", ""
-
-    monkeypatch.setattr(release_switch, "BOOTED", str(tmp_path))
-    monkeypatch.setattr(AnsibleModule, "run_command", run_command)
-    old, new = made(store, "old"), made(store, "new")
-    store.keep(old, served=True)
-    stop = ["systemctl", "stop", "dgx-spark-trial.timer"]
-    switch("tried", new, check=True)
-    assert calls == []
-    switch("tried", new)
-    assert store.trial() == new
-    (first, timer) = calls
-    assert first == stop
-    assert "--on-active=10800" in timer
-    assert timer[-3:] == ["rm", "-f", str(store.trial_link)]
-    calls.clear()
-    switch("kept", new, served=True)
-    assert (store.trial(), calls) == (None, [stop])

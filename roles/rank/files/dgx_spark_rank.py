@@ -105,7 +105,7 @@ class Config:
     has served, so that start_seconds counts instead of first_start_seconds. failing_after: so many starts in a row
     that never served are said to be what they are. gpu_probe: Python that exits with 0 where a process in the container
     sees a GPU; where it has to. keys_file: JSON, the keys of the server's API by its options, for its owner alone;
-    where it has some. release_file, trial_file: what the unit has read of the release in use, or of one on trial.
+    where it has some.
     """
 
     group: str
@@ -129,8 +129,6 @@ class Config:
     failing_after: int = 5
     gpu_probe: str | None = None
     keys_file: str | None = None
-    release_file: str | None = None
-    trial_file: str | None = None
     state_dir: str = "/run/sglang-rank"
 
 
@@ -1458,8 +1456,7 @@ def main(arguments: Sequence[str]) -> int:
         config = parse_config(Path(path).read_text(encoding="utf-8"))
         if f"--label=dgx-spark.plan={config.group}" not in command:
             raise ConfigError("is of another plan than the unit that systemd knows; run site.yml again")
-        key_file = config.key_file if len(config.members) > 1 else None
-        files = Files(path, key_file, config.keys_file, config.release_file, config.trial_file)
+        files = Files(path, config.key_file if len(config.members) > 1 else None, config.keys_file)
         # Ranks of different releases never form a group either.
         config = replace(config, group=":".join(filter(None, (config.group, os.environ.get("SGLANG_RELEASE", "")))))
         supervisor = Supervisor(config, command, files)
