@@ -181,7 +181,9 @@ def sources_of(asked: Questions) -> dict[str, Callable[[], Any]]:
         "files": lambda: {path: text_of(path) for path in (*FILES, *settings_of(asked.interfaces))},
         "limits": _host_memory.host,
         "manager": lambda: printed("systemctl", "show", "-p", "Version", "-p", "Virtualization"),
-        "units": lambda: printed("systemctl", "show", "-p", "Id", "-p", "ActiveState", "-p", "LoadState", *UNITS),
+        "units": lambda: printed(
+            "systemctl", "show", "-p", "Id", "-p", "Names", "-p", "ActiveState", "-p", "LoadState", *UNITS
+        ),
         "packages": packages,
         "docker": docker,
         "image": lambda: inspected("image", asked.image),
@@ -390,7 +392,7 @@ def pings(peers: Sequence[Mapping[str, str]], mtu: int) -> list[dict[str, Any]]:
         raise SourceError("ping is not installed")
 
     def answered(peer: Mapping[str, str], size: int) -> bool:
-        argv = ["ping", "-n", "-q", "-M", "do", "-c", "1", "-W", "1", "-I", peer["interface"], "-s", str(size)]
+        argv = ["ping", "-n", "-q", "-M", "do", "-c", "3", "-i", "0.2", "-W", "1", "-I", peer["interface"], "-s", str(size)]
         with contextlib.suppress(SourceError):
             return bool(run(*argv, peer["address"], seconds=3)["code"] == 0)
         return False

@@ -68,9 +68,12 @@ def os_release(text: str) -> dict[str, str]:
 
 
 def units(text: str) -> dict[str, dict[str, str]]:
-    """Unit -> its properties, from `systemctl show -p Id,... UNIT...`: blocks that an empty line parts."""
+    """Unit -> its properties, from `systemctl show -p Id,Names,... UNIT...`: blocks that an empty line parts.
+
+    By each of its names: display-manager.service is an alias, whose Id is that of the desktop's own.
+    """
     blocks = [properties(block) for block in text.split("\n\n")]
-    return {block["Id"]: block for block in blocks if block.get("Id")}
+    return {name: block for block in blocks for name in (block.get("Id", ""), *block.get("Names", "").split()) if name}
 
 
 def properties(text: str) -> dict[str, str]:

@@ -118,9 +118,11 @@ def write(module: AnsibleModule, path: str, text: str, present: bool) -> dict[st
     handle, fresh = tempfile.mkstemp(dir=module.tmpdir)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
-    os.chmod(fresh, MODE)
+    # It may hold the password of a proxy, and be closed to others for that.
+    mode = os.stat(path).st_mode & 0o777 if present else MODE
+    os.chmod(fresh, mode)
     module.atomic_move(fresh, path)
-    os.chmod(path, MODE)
+    os.chmod(path, mode)
     return backup
 
 
@@ -172,8 +174,10 @@ def work(module: AnsibleModule, path: str) -> dict[str, Any]:
     noted = read_record(record)
     # Ours is taken out, so that what somebody has changed since the record was made becomes what was there before.
     former = former_text(noted, before, present, path)
+    # And so that a setting that is no longer asked for goes, as does a default that no longer fits.
+    base = _docker_daemon.parse(former or "", path)
     settings = _docker_daemon.with_defaults(
-        _docker_daemon.merge(current, module.params["settings"]), module.params["defaults"]
+        _docker_daemon.merge(base, module.params["settings"]), module.params["defaults"]
     )
     after: str | None = _docker_daemon.rendered(settings)
     if not merging:

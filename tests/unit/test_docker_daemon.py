@@ -127,7 +127,7 @@ def test_module_merges_backs_up_and_rests(tmp_path: Path) -> None:
         "dns": ["10.0.0.1", "10.0.0.2"],
         "features": {"cdi": True},
     }
-    assert path.stat().st_mode & 0o777 == 0o644
+    assert path.stat().st_mode & 0o777 == 0o600
 
     again = adhoc.run(tmp_path, "docker_daemon_config", arguments).result
     assert not again["changed"]
@@ -141,6 +141,28 @@ def test_module_merges_backs_up_and_rests(tmp_path: Path) -> None:
     assert path.read_bytes() == old
     assert not (tmp_path / "records").exists()
     assert not adhoc.run(tmp_path, "docker_daemon_config", {**record, "state": "restored"}).result["changed"]
+
+
+def test_what_is_no_longer_asked_for_goes(tmp_path: Path) -> None:
+    """Docker does not start with options for logs that are another driver's."""
+    path = tmp_path / "daemon.json"
+    path.write_text('{"log-level": "warn"}')
+    given = {"path": str(path), "record": str(tmp_path / "records/docker.json")}
+    rotation = {"log-driver": "json-file", "log-opts": {"max-size": "50m", "max-file": "3"}}
+
+    def made(settings: dict[str, Any], defaults: dict[str, Any]) -> Any:
+        arguments = {**given, "settings": settings, "defaults": defaults}
+        assert adhoc.run(tmp_path, "docker_daemon_config", arguments).result["changed"]
+        assert not adhoc.run(tmp_path, "docker_daemon_config", arguments).result["changed"]
+        return json.loads(path.read_text())
+
+    mirror = {"registry-mirrors": ["https://a", "https://b"]}
+    assert made(mirror, rotation) == {"log-level": "warn", **mirror, **rotation}
+    smaller = {"log-driver": "json-file", "log-opts": {"max-size": "10m", "max-file": "3"}}
+    mirror = {"registry-mirrors": ["https://b"]}
+    assert made(mirror, smaller) == {"log-level": "warn", **mirror, **smaller}
+    assert made({"log-driver": "journald"}, rotation) == {"log-level": "warn", "log-driver": "journald"}
+    assert made({}, {}) == {"log-level": "warn"}
 
 
 def test_module_makes_the_directory(tmp_path: Path) -> None:
