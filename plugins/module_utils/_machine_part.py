@@ -221,7 +221,8 @@ def _unit_steps(name: str, present: State, wanted: State) -> list[Step]:
     if is_ != want:
         verbs += ["unmask"] if is_ == "masked" else []
         # static, transient, generated and the like: neither enabled nor disabled by a verb.
-        can_be_disabled = want == "disabled" and is_.startswith(("enabled", "linked", "indirect"))
+        # "" is a unit that was not there: its links go before its file does.
+        can_be_disabled = want in ("disabled", "") and is_.startswith(("enabled", "linked", "indirect"))
         verbs += {"enabled": ["enable"], "masked": ["mask"]}.get(want, ["disable"] if can_be_disabled else [])
     return [*stop, *(Step(["systemctl", "--quiet", verb, name]) for verb in verbs), *start]
 

@@ -39,6 +39,7 @@ def unit(enabled: str, active: bool) -> dict[str, Any]:
         (unit("transient", True), {"enabled": "disabled", "active": False}, ["stop"]),
         (unit("enabled", True), {"enabled": "enabled"}, []),
         (unit("disabled", False), unit("", False), []),
+        (unit("enabled", True), unit("", False), ["stop", "--quiet disable"]),
     ],
 )
 def test_units(present: part.State, wanted: part.State, commands: list[str]) -> None:
