@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 import urllib.error
@@ -50,6 +51,12 @@ def run(*words: str, code: int = 0, seconds: float = 600) -> str:
 def play(playbook: str, *arguments: str, code: int = 0, inventory: Path = INVENTORY, seconds: float = 600) -> str:
     """Run a playbook to its end; returns its output."""
     return run(*command(playbook, *arguments, inventory=inventory), code=code, seconds=seconds)
+
+
+def changes(output: str) -> list[int]:
+    """How many changes there were on each node."""
+    recap = output.partition("PLAY RECAP")[2]
+    return [int(number) for number in re.findall(r"^spark-.* changed=(\d+)", recap, flags=re.MULTILINE)]
 
 
 def until(what: str, true: Callable[[], bool], seconds: float) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 
 from tests.tools import operating
-from tests.tools.operating import ROOT, run
+from tests.tools.operating import ROOT, changes, run
 
 INVENTORY = ROOT / ".lab/guests-inventory"
 GUESTS = ["spark-0", "spark-1"]
@@ -46,9 +45,7 @@ true
 def play(playbook: str, *arguments: str, **variables: object) -> list[int]:
     """Run a playbook on the guests. Returns how many changes there were on each."""
     given = json.dumps({**PARTS, **variables})
-    output = operating.play(playbook, *arguments, "-e", given, inventory=INVENTORY, seconds=600)
-    recap = output.partition("PLAY RECAP")[2]
-    return [int(number) for number in re.findall(r"^spark-.* changed=(\d+)", recap, flags=re.MULTILINE)]
+    return changes(operating.play(playbook, *arguments, "-e", given, inventory=INVENTORY, seconds=600))
 
 
 def on(guest: str, script: str) -> str:

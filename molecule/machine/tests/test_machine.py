@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from tests.tools import operating
-from tests.tools.operating import ROOT, SSH_CONFIG
+from tests.tools.operating import ROOT, SSH_CONFIG, changes
 
 NODES = ["spark-0", "spark-1"]
 INVENTORY = ROOT / ".lab/machine-inventory"
@@ -71,12 +70,6 @@ def play(playbook: str, *arguments: str, variables: dict[str, Any] | None = None
 
 def on(node: str, script: str) -> str:
     return operating.on(node, script)
-
-
-def changes(output: str) -> list[int]:
-    """How many changes there were on each node."""
-    recap = output.partition("PLAY RECAP")[2]
-    return [int(number) for number in re.findall(r"^spark-.* changed=(\d+)", recap, flags=re.MULTILINE)]
 
 
 def test_a_bare_machine_is_made_ready_and_then_rests() -> None:
