@@ -845,7 +845,7 @@ class Output:
                 return
 
     def _read(self, line: str) -> None:
-        """Take progress from a line; a short one, as the pattern needs the square of its length."""
+        """Take progress from a line; a short one, as the pattern's time grows with the cube of its length."""
         found = re.search(r"(?:(oading .*shards)|Capturing batches).*?(\d+)%", line)
         doing = self.doing
         if found:
