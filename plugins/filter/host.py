@@ -19,7 +19,8 @@ class FilterModule:
             "host_hold_things": _host.hold_things,
             "host_oom_things": _host.oom_things,
             "host_pending": _host.pending,
-            "host_sysctl_settings": _host.sysctl_settings,
+            "host_swap_things": _host.swap_things,
             "host_sysctl_things": _host.sysctl_things,
+            "host_time_server_things": _host.time_server_things,
             "host_time_things": _host.time_things,
         }

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 
@@ -29,6 +30,14 @@ def parse(text: str, path: str) -> dict[str, Any]:
             'left as it is. Mend: make it an object, {"setting": value}.'
         )
     return settings
+
+
+_PASSWORD = re.compile(r"//[^/\s\"@:]*:([^/\s\"]+)@")
+
+
+def passwords(text: str) -> set[str]:
+    """The passwords in the file's text: those of addresses, as a proxy's `http://user:password@host`."""
+    return set(_PASSWORD.findall(text))
 
 
 def merge(present: Any, wanted: Any) -> Any:

@@ -15,6 +15,13 @@ LINK_GBPS = 200
 PCIE_LANES = 4
 """Lanes of each of the twins; older firmware wired the second with two."""
 
+ARP = {"arp_ignore": 1, "arp_announce": 2}
+"""At least these: both rails hang on one switch, and by default Linux answers for an address on every interface, so
+that the peer's packets come in by the wrong rail (Documentation/networking/ip-sysctl.rst)."""
+
+APPLIED = frozenset({"FABRIC.ADDRESS", "FABRIC.MTU", "FABRIC.IPV6", "FABRIC.DOWN", "FABRIC.ARP"})
+"""Findings that applying the configuration anew can mend."""
+
 CABLE = "Look at the cable and the switch's port; `ip link show {interface}` says NO-CARRIER until it has light."
 
 
@@ -60,7 +67,7 @@ def check_rails(
 
 def config_differs(findings: Sequence[Mapping[str, str]]) -> bool:
     """Whether a finding is one that applying the network configuration anew can mend."""
-    return any(finding["id"] in ("FABRIC.ADDRESS", "FABRIC.MTU", "FABRIC.IPV6", "FABRIC.DOWN") for finding in findings)
+    return any(finding["id"] in APPLIED for finding in findings)
 
 
 class _Reporter:
@@ -80,6 +87,11 @@ def _check_link(report: _Reporter, link: Mapping[str, Any], mtu: int) -> None:
         report("FABRIC.DOWN", "down", "up", "Run site.yml --tags fabric; it brings the interface up.")
     elif not link["carrier"]:
         report("FABRIC.CARRIER", "no carrier", "a link", CABLE)
+    for key, least in ARP.items():
+        # One that can't be read is no finding.
+        if link[key] is not None and link[key] < least:
+            mend = "Run site.yml --tags fabric; a file of sysctl.d that is read later may set it back."
+            report("FABRIC.ARP", f"{key} {link[key]}", f"{least}", mend, severity="warn")
     if link["mtu"] != mtu:
         mend = f"Run site.yml --tags fabric; all nodes and the switch need an MTU of {mtu}."
         report("FABRIC.MTU", str(link["mtu"]), str(mtu), mend)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check import ARP
 
 OWN_FILE = "/etc/netplan/40-cx7.yaml"
 """Where NVIDIA's playbooks for DGX Spark put the definition of the ConnectX-7's interfaces."""
@@ -249,12 +250,8 @@ def _rewritten(text: str, keep: Callable[[str], bool], how: str) -> str | None:
 
 
 def sysctls(interfaces: Sequence[str]) -> str:
-    """Kernel settings of the rails, as a file of sysctl.d.
-
-    arp_ignore and arp_announce: both rails hang on one switch, and by default Linux answers for an address on every
-    interface, so that the peer's packets come in by the wrong rail (Documentation/networking/ip-sysctl.rst).
-    """
-    settings = {"ipv4": {"arp_ignore": 1, "arp_announce": 2}, "ipv6": {"disable_ipv6": 1}}
+    """Kernel settings of the rails, as a file of sysctl.d."""
+    settings = {"ipv4": ARP, "ipv6": {"disable_ipv6": 1}}
     lines = [HEADER]
     for family, values in settings.items():
         for interface in interfaces:

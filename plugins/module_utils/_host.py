@@ -21,6 +21,12 @@ TIME_DAEMONS = (
 )
 """Services that set the clock by the network, as Debian and Ubuntu package them."""
 
+TAKES_SERVERS = frozenset({"systemd-timesyncd.service", "chrony.service", "chronyd.service"})
+"""Those that read servers from a file of their own in a folder for that."""
+
+SWAP_MAKERS = ("zramswap.service", "zram-config.service", "dphys-swapfile.service", "swapspace.service")
+"""Services that turn swap on by themselves, as zram-tools, zram-config, dphys-swapfile and swapspace package them."""
+
 GUARDED_SLICES = ("-.slice", "system.slice")
 """Control groups above those of Docker's containers: where systemd-oomd kills for them, it may kill the engine."""
 
@@ -88,22 +94,25 @@ def oom_things(seen: Mapping[str, Any]) -> list[dict[str, Any]]:
     return things
 
 
-def sysctl_settings(settings: Mapping[str, Any], rail: Mapping[str, Any], interfaces: Sequence[str]) -> dict[str, str]:
-    """Kernel parameter -> value: the settings, and those of every rail by its interface."""
-    wanted = {name: str(value) for name, value in settings.items()}
-    for interface in interfaces:
-        # With slashes: an interface's name may hold dots.
-        wanted.update({f"net/ipv4/conf/{interface}/{name}": str(value) for name, value in rail.items()})
-    return wanted
+def swap_things(seen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Whatever may turn swap on, and all areas that are on. seen: what host_info tells.
+
+    Each unit is masked, as some versions of systemd start it without swap.target.
+    """
+    aside = {"enabled": "disabled", "active": False}
+    makers = [{"kind": "unit", "name": name, "wanted": aside} for name in seen["swap_makers"]]
+    units = ["swap.target", *seen["swap_units"]]
+    masked = [{"kind": "unit", "name": name, "wanted": {"enabled": "masked"}} for name in units]
+    return [*makers, *masked, {"kind": "swap", "name": "all", "wanted": {"areas": []}}]
 
 
-def sysctl_things(wanted: Mapping[str, str], path: str) -> list[dict[str, Any]]:
+def sysctl_things(wanted: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
     """The parameters, now and at every boot. path: the file of sysctl.d(5)."""
     if not wanted:
         return []
     lines = [f"{name} = {value}\n" for name, value in wanted.items()]
     text = "# Written by the role dgx_spark.sglang.host, which overwrites changes.\n" + "".join(lines)
-    now = [{"kind": "sysctl", "name": name, "wanted": {"value": value}} for name, value in wanted.items()]
+    now = [{"kind": "sysctl", "name": name, "wanted": {"value": str(value)}} for name, value in wanted.items()]
     return [{"kind": "file", "name": path, "wanted": {"content": text}}, *now]
 
 
@@ -112,31 +121,33 @@ def hold_things(patterns: Sequence[str]) -> list[dict[str, Any]]:
     return [{"kind": "hold", "name": pattern, "wanted": {"held": True}} for pattern in patterns]
 
 
-def time_things(seen: Mapping[str, Any], servers: Sequence[str]) -> dict[str, Any]:
-    """The clock's part: {things, after, install}. seen: what host_info tells. install: a package to bring first, or "".
+def time_things(seen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What sets the clock where nobody does, systemd-timesyncd; whoever does goes on. seen: what host_info tells."""
+    if seen["time_daemons"]:
+        return []
+    wanted = {"enabled": "enabled", "active": True}
+    unit = {"kind": "unit", "name": TIME_DAEMONS[0], "wanted": wanted}
+    return [{"kind": "package", "name": "systemd-timesyncd"}, unit]
 
-    Whoever sets the clock already goes on; where nobody does, it is systemd-timesyncd.
+
+def time_server_things(seen: Mapping[str, Any], servers: Sequence[str]) -> dict[str, Any]:
+    """Servers of one's own, for what sets the clock: {things, after, refused}. seen: what host_info tells.
+
+    refused: the service that sets the clock and takes no servers from here, "" where it does.
     """
-    daemon = next(iter(seen["time_daemons"]), "")
-    unit = daemon or TIME_DAEMONS[0]
-    things: list[dict[str, Any]] = []
-    after: list[list[str]] = []
-    if not daemon:
-        wanted = {"enabled": "enabled", "active": True}
-        things = [{"kind": "package", "name": "systemd-timesyncd"}, {"kind": "unit", "name": unit, "wanted": wanted}]
+    unit = next(iter(seen["time_daemons"]), TIME_DAEMONS[0])
+    if not servers or unit not in TAKES_SERVERS:
+        return {"things": [], "after": [], "refused": unit if servers else ""}
     head = "# Written by the role dgx_spark.sglang.host, which overwrites changes.\n"
-    if servers and unit == TIME_DAEMONS[0]:
-        text = f"{head}[Time]\nNTP={' '.join(servers)}\n"
+    if unit == TIME_DAEMONS[0]:
         path = f"/etc/systemd/timesyncd.conf.d/{DROP_IN}"
-        things.insert(0, {"kind": "file", "name": path, "wanted": {"content": text}})
-        # By a pattern, which may fit nothing: where the unit came with this part, it is gone once that is put back.
-        after = [["systemctl", "try-restart", unit.replace(".service", "*.service")]]
-    elif servers and unit.startswith("chrony"):
-        text = head + "".join(f"server {name} iburst\n" for name in servers)
+        text = f"{head}[Time]\nNTP={' '.join(servers)}\n"
+    else:
         path = "/etc/chrony/sources.d/dgx-spark.sources"
-        things.insert(0, {"kind": "file", "name": path, "wanted": {"content": text}})
-        after = [["chronyc", "reload", "sources"]]
-    return {"things": things, "after": after, "install": "" if daemon else "systemd-timesyncd"}
+        text = head + "".join(f"server {name} iburst\n" for name in servers)
+    # By a pattern, which may fit nothing: the service may be gone when this is put back.
+    after = [["systemctl", "try-restart", unit.replace(".", "[.]")]]
+    return {"things": [{"kind": "file", "name": path, "wanted": {"content": text}}], "after": after, "refused": ""}
 
 
 def pending(host: str, seen: Mapping[str, Any], wanted: Mapping[str, bool]) -> list[dict[str, Any]]:
@@ -161,18 +172,13 @@ def check_host(values: Mapping[str, Any]) -> list[Finding]:
     values: variable -> value, as _inventory.settings gives them; what is not there is not checked.
     """
     findings = []
-    for variable, dotted in (("host_sysctl", True), ("host_rail_sysctl", False)):
-        for name, value in (values.get(variable) or {}).items():
-            right = _SYSCTL_NAME.match(str(name)) if dotted else re.fullmatch(r"[a-z0-9_]+", str(name))
-            if not right:
-                mend = "Write it as sysctl does, such as vm.swappiness." if dotted else "Such as arp_ignore."
-                problem = "Is not the name of a kernel parameter."
-                findings.append(Finding(GROUP_WIDE, variable, shown(name), problem, mend))
-            elif isinstance(value, (bool, dict, list)) or not str(value).strip() or "\n" in str(value):
-                problem = "Is not the value of a kernel parameter."
-                findings.append(
-                    Finding(GROUP_WIDE, f"{variable}.{name}", shown(value), problem, "Give a number or text.")
-                )
+    for name, value in (values.get("host_sysctl") or {}).items():
+        if not _SYSCTL_NAME.match(str(name)):
+            problem, mend = "Is not the name of a kernel parameter.", "Write it as sysctl does, such as vm.swappiness."
+            findings.append(Finding(GROUP_WIDE, "host_sysctl", shown(name), problem, mend))
+        elif isinstance(value, (bool, dict, list)) or not str(value).strip() or "\n" in str(value):
+            problem, mend = "Is not the value of a kernel parameter.", "Give a number or text."
+            findings.append(Finding(GROUP_WIDE, f"host_sysctl.{name}", shown(value), problem, mend))
     for index, name in enumerate(values.get("host_time_servers") or ()):
         if not _SERVER.match(str(name)):
             problem = "Is not the name or address of a server."

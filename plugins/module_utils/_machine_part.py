@@ -53,6 +53,12 @@ UNIT_FILE_STATES = frozenset(
 ENDS = frozenset({"stop", "disable", "mask", "swapoff", "purge"})
 """Words of commands that end something: they come before files change, all others after."""
 
+BEGINS = frozenset({"start", "swapon"})
+"""Words of commands that begin something, which may be gone since it was recorded."""
+
+TURNS = 4
+"""See Step.turn."""
+
 State = Mapping[str, Any]
 """What a thing is, by its kind. A wanted state may leave keys out: those do not matter."""
 
@@ -87,8 +93,22 @@ class Step:
 
     @property
     def turn(self) -> int:
-        """When it is due: 0 is what ends something, 1 are files, 2 is what begins something, by those files."""
-        return 1 if self.path else 0 if ENDS & set(self.argv) else 2
+        """When it is due.
+
+        0 is what ends something, 1 are files, 2 is what begins something, by those files; 3 are areas of swap that
+        none of those has turned on.
+        """
+        return 1 if self.path else 3 if "swapon" in self.argv else 0 if ENDS & set(self.argv) else 2
+
+    @property
+    def begins(self) -> bool:
+        """Whether it begins something, rather than say that it may."""
+        return bool(BEGINS & set(self.argv))
+
+    def is_done(self, areas: Sequence[Sequence[Any]]) -> bool:
+        """Whether a unit has turned this area of swap off or on by now. areas: those that are on."""
+        verb, what = (self.argv[0], self.argv[-1]) if self.argv else ("", "")
+        return verb in ("swapon", "swapoff") and (what in [path for path, _ in areas]) == (verb == "swapon")
 
     @property
     def is_config(self) -> bool:
@@ -228,24 +248,11 @@ def _unit_steps(name: str, present: State, wanted: State) -> list[Step]:
 
 
 def _swap_steps(present: Sequence[Sequence[Any]], wanted: Sequence[Sequence[Any]]) -> list[Step]:
-    """Areas off, each with its unit masked, as some versions of systemd start it without swap.target; or on again."""
     off = [path for path, _ in present if path not in [other for other, _ in wanted]]
-    on = [(path, priority) for path, priority in wanted if path not in [other for other, _ in present]]
-    made = []
-    for path in off:
-        made += [Step(["systemctl", "--quiet", "mask", swap_unit(path)]), Step(["swapoff", path])]
-    for path, priority in on:
-        # The kernel's own priorities are negative and can't be asked for.
-        asked = ["--priority", str(priority)] if int(priority) >= 0 else []
-        made += [Step(["systemctl", "--quiet", "unmask", swap_unit(path)]), Step(["swapon", *asked, path])]
-    return made
-
-
-def swap_unit(path: str) -> str:
-    """The unit of a swap area: its path as systemd.unit(5) escapes it, and `.swap`."""
-    text = path.strip("/")
-    escaped = re.sub(r"[^A-Za-z0-9:_./]", lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode()), text)
-    return re.sub(r"^\.", r"\\x2e", escaped).replace("/", "-") + ".swap"
+    on = [(path, int(priority)) for path, priority in wanted if path not in [other for other, _ in present]]
+    # The kernel's own priorities are negative and can't be asked for.
+    asked = {path: ["--priority", str(priority)] if priority >= 0 else [] for path, priority in on}
+    return [*(Step(["swapoff", path]) for path in off), *(Step(["swapon", *asked[path], path]) for path, _ in on)]
 
 
 def sysctl_path(name: str) -> str:

@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check import CABLE, LINK_GBPS, PCIE_LANES
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check import ARP, CABLE, LINK_GBPS, PCIE_LANES
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_check import (
     BEFORE,
     ERROR,
@@ -388,12 +388,11 @@ def ping(node: Node, cluster: Cluster) -> Iterable[Problem]:
     mend=AGAIN,
 )
 def arp(node: Node, _: Cluster) -> Iterable[Problem]:
-    """The higher of the interface's setting and that of all counts (ip-sysctl)."""
-    for name, _link in node.rail_links():
-        for key, least in (("arp_ignore", 1), ("arp_announce", 2)):
-            have = setting(node, name, key)
-            if have < least:
-                yield Problem(f"{name}: {key} {have}", f"{least}")
+    """As it is in force."""
+    for name, link in node.rail_links():
+        for key, least in ARP.items():
+            if link[key] is not None and link[key] < least:
+                yield Problem(f"{name}: {key} {link[key]}", f"{least}")
 
 
 @CHECKS.node(
@@ -409,7 +408,8 @@ def arp(node: Node, _: Cluster) -> Iterable[Problem]:
 def rp_filter(node: Node, _: Cluster) -> Iterable[Problem]:
     """1 is strict; the higher of the interface's setting and that of all counts."""
     for name, _link in node.rail_links():
-        if setting(node, name, "rp_filter") == 1:
+        values = [int(node.need(f"/proc/sys/net/ipv4/conf/{place}/rp_filter")) for place in ("all", name)]
+        if max(values) == 1:
             yield Problem(f"{name}: strict (1)", "loose (2) or none (0)")
 
 
@@ -457,8 +457,3 @@ def errors(node: Node, _: Cluster) -> Iterable[Problem]:
 def versions(link: Mapping[str, Any], version: int) -> list[str]:
     """An interface's addresses of IPv4 or IPv6, with prefix lengths."""
     return [entry for entry in link["addresses"] if (":" in entry) == (version == 6)]
-
-
-def setting(node: Node, name: str, key: str) -> int:
-    """An interface's setting in effect: the kernel takes the higher of its own and that of all."""
-    return max(int(node.need(f"/proc/sys/net/ipv4/conf/{place}/{key}")) for place in ("all", name))

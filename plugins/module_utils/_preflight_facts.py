@@ -255,8 +255,7 @@ def text_of(path: str) -> str | None:
 
 def settings_of(interfaces: Sequence[str]) -> list[str]:
     """The kernel's settings of interfaces, and those of all."""
-    keys = ("arp_ignore", "arp_announce", "rp_filter")
-    return [f"/proc/sys/net/ipv4/conf/{name}/{key}" for name in ("all", *interfaces) for key in keys]
+    return [f"/proc/sys/net/ipv4/conf/{name}/rp_filter" for name in ("all", *interfaces)]
 
 
 def packages() -> str:

@@ -67,7 +67,15 @@ class Device(TypedDict):
     ports: list[Port]
 
 
-class Interface(TypedDict):
+class Aside(TypedDict):
+    """What the kernel tells of an interface by files, None where it does not."""
+
+    speed_mbps: int | None
+    arp_ignore: int | None
+    arp_announce: int | None
+
+
+class Interface(Aside):
     """One network interface; addresses are with their prefix lengths, hca is the RDMA device on it."""
 
     name: str
@@ -75,7 +83,6 @@ class Interface(TypedDict):
     mtu: int
     up: bool
     carrier: bool
-    speed_mbps: int | None
     addresses: list[str]
     hca: str | None
 
@@ -148,19 +155,19 @@ def places_of(devices: Sequence[Device], interface: str) -> list[Place]:
     return sorted(found, key=lambda place: place.device["pci"] is None)
 
 
-def interfaces_of(shown: str, devices: Sequence[Device], speed: Callable[[str], int | None]) -> list[Interface]:
+def interfaces_of(shown: str, devices: Sequence[Device], aside: Callable[[str], Aside]) -> list[Interface]:
     """The interfaces from the output of `ip -json address show`, in its order; ValueError if it is something else.
 
-    `speed` tells the speed of a link in Mb/s.
+    `aside` tells the rest of an interface by its name.
     """
     try:
         links = [link for link in json.loads(shown) if link]
-        return [_interface(link, devices, speed) for link in links]
+        return [_interface(link, devices, aside(link["ifname"])) for link in links]
     except (KeyError, TypeError, AttributeError) as trouble:
         raise ValueError(f"not a list of links and addresses: {trouble!r}") from trouble
 
 
-def _interface(link: Mapping[str, Any], devices: Sequence[Device], speed: Callable[[str], int | None]) -> Interface:
+def _interface(link: Mapping[str, Any], devices: Sequence[Device], aside: Aside) -> Interface:
     name = link["ifname"]
     on_it = places_of(devices, name)
     return {
@@ -170,9 +177,9 @@ def _interface(link: Mapping[str, Any], devices: Sequence[Device], speed: Callab
         "up": "UP" in link["flags"],
         # IFF_LOWER_UP. An interface that is down never has it, whatever is plugged in.
         "carrier": "LOWER_UP" in link["flags"],
-        "speed_mbps": speed(name),
         "addresses": [f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"] if "local" in one],
         "hca": on_it[0].device["name"] if on_it else None,
+        **aside,
     }
 
 

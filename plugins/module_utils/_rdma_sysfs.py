@@ -15,13 +15,18 @@ _SETTINGS = {"lifespan"}
 """In hw_counters, but not a counter: for how many ms the kernel keeps what it read."""
 
 
-def read(root: str, shown: str, addresses: Sequence[str]) -> _rdma.Result:
+def read(root: str, shown: str, addresses: Sequence[str], settings: str = "/proc/sys") -> _rdma.Result:
     """All facts: `root` is where sysfs is, `shown` the output of `ip -json address show`; ValueError if it isn't that.
 
-    `addresses` are the fabric addresses of this node.
+    `addresses` are the fabric addresses of this node, `settings` is where the kernel's parameters are.
     """
     found = devices(Path(root))
-    interfaces = _rdma.interfaces_of(shown, found, lambda name: speed(Path(root), name))
+
+    def aside(name: str) -> _rdma.Aside:
+        ignore, announce = (arp(Path(settings), name, key) for key in ("arp_ignore", "arp_announce"))
+        return {"speed_mbps": speed(Path(root), name), "arp_ignore": ignore, "arp_announce": announce}
+
+    interfaces = _rdma.interfaces_of(shown, found, aside)
     result: _rdma.Result = {"devices": found, "interfaces": interfaces, "rails": []}
     return {**result, "rails": _rdma_rails.rails_of(result, addresses)}
 
@@ -37,6 +42,12 @@ def speed(root: Path, interface: str) -> int | None:
     """The speed of an interface's link in Mb/s; None without a link or where the driver doesn't know, which is -1."""
     mbps = _integer(root / "class/net" / interface / "speed")
     return mbps if mbps and mbps > 0 else None
+
+
+def arp(settings: Path, interface: str, key: str) -> int | None:
+    """A setting of ARP as it is in force: the higher of the interface's and that of all (ip-sysctl)."""
+    values = [_integer(settings / "net/ipv4/conf" / name / key) for name in (interface, "all")]
+    return max((value for value in values if value is not None), default=None)
 
 
 def _device(root: Path, folder: Path) -> _rdma.Device:

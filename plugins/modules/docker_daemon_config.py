@@ -71,7 +71,7 @@ path:
   type: str
   sample: /etc/docker/daemon.json
 settings:
-  description: All settings of the file after the merge.
+  description: All settings of the file after the merge, with stars in place of passwords in addresses.
   returned: success
   type: dict
 stale:
@@ -182,6 +182,8 @@ def work(module: AnsibleModule, path: str) -> dict[str, Any]:
     after: str | None = _docker_daemon.rendered(settings)
     if not merging:
         after, settings = former, _docker_daemon.parse(former or "", path)
+    # Nothing of the result shows them: no diff, no settings, nor what the module was told.
+    module.no_log_values.update(_docker_daemon.passwords(f"{before}\n{json.dumps(settings)}"))
     changed = present != (after is not None) or not _docker_daemon.same(current, settings)
     result: dict[str, Any] = {"changed": changed, "path": path, "settings": settings}
     if changed and module._diff:

@@ -46,6 +46,18 @@ memlock:
   returned: success
   type: str
   sample: "8388608"
+swap_makers:
+  description: The services that turn swap on by themselves.
+  returned: success
+  type: list
+  elements: str
+  sample: [zramswap.service]
+swap_units:
+  description: The units by which systemd turns swap on, but for those that are only there because it is on.
+  returned: success
+  type: list
+  elements: str
+  sample: [swap.img.swap]
 time_daemons:
   description: The services that set the clock.
   returned: success
@@ -113,6 +125,9 @@ def main() -> None:
         cmdline=text_of("/proc/cmdline").split(),
         desktop=bool(active(("display-manager.service",))),
         memlock=manager.get("DefaultLimitMEMLOCK", ""),
+        swap_makers=active(_host.SWAP_MAKERS),
+        # Not those of a link by another name of the device, which are not enabled, nor started by anything.
+        swap_units=[one["Id"] for one in show("Id,FragmentPath", "*.swap") if one.get("FragmentPath")],
         time_daemons=active(_host.TIME_DAEMONS),
         masked=os.path.islink(_host.EARLYOOM_OVERRIDES[0]),
         guarded=_host.GUARD_MARK in text_of(_host.EARLYOOM_FILE),

@@ -95,7 +95,7 @@ things:
   elements: str
   sample: [link /etc/systemd/system/default.target]
 left:
-  description: What somebody else has changed since, and was not put back.
+  description: What somebody else has changed since and was not put back, or is gone and can't be begun again.
   returned: success
   type: list
   elements: str
@@ -170,6 +170,11 @@ def packages() -> dict[str, str]:
     return {row[2]: row[0] for row in rows if len(row) == 3 and row[1] == "installed"}
 
 
+def areas() -> list[list[Any]]:
+    """The areas of swap that are on."""
+    return _machine_part.swap_areas(Path("/proc/swaps").read_text())
+
+
 def look(thing: Thing) -> State:
     """A thing as it is."""
     path = Path(thing.name)
@@ -196,7 +201,7 @@ def look(thing: Thing) -> State:
         file = Path(_machine_part.sysctl_path(thing.name))
         return {"value": " ".join(file.read_text().split()) if file.exists() else None}
     if thing.kind == "swap":
-        return {"areas": _machine_part.swap_areas(Path("/proc/swaps").read_text())}
+        return {"areas": areas()}
     wants = packages()
     if thing.kind == "hold":
         return {"held": wants.get(thing.name) == "hold"}
@@ -225,7 +230,8 @@ def write(path: str, content: bytes, mode: int) -> None:
 def perform(step: Step) -> None:
     """Do one step."""
     if step.argv:
-        run(list(step.argv))
+        if not step.is_done(areas()):
+            run(list(step.argv))
     elif step.content is not None:
         write(step.path, step.content, step.mode)
     elif step.target is not None:
@@ -308,20 +314,31 @@ class Part:
             made += _machine_part.steps(thing, present, wanted)
         return sorted(made, key=lambda step: step.turn)
 
-    def act(self, todo: list[Step]) -> None:
-        """Do it. That commands are due is noted first: a run that is interrupted is made up for by the next."""
+    def act(self, todo: list[Step], *, back: bool = False) -> list[str]:
+        """Do it. That commands are due is noted first: a run that is interrupted is made up for by the next.
+
+        back: what was begun before may be gone since, such as the file of an area of swap: that does not keep all the
+        rest from being put back. Returns what could not be begun.
+        """
+        failed = []
         if self.record.after and any(step.is_config for step in todo):
             self.record.due = True
             self.keep()
-        for turn in range(3):
+        for turn in range(_machine_part.TURNS):
             for step in todo:
                 if step.turn == turn:
-                    perform(step)
+                    try:
+                        perform(step)
+                    except PartError as trouble:
+                        if not (back and step.begins):
+                            raise
+                        failed.append(str(trouble))
             if turn == 1 and self.record.due:
                 for argv in self.record.after:
                     run(list(argv))
                 self.record.due = False
                 self.keep()
+        return failed
 
     def make(self) -> bool:
         """Make it as it is wanted, by a record that is complete before the first change. Returns whether it changes."""
@@ -339,11 +356,11 @@ class Part:
         return bool(todo) or due
 
     def restore(self) -> tuple[bool, list[str]]:
-        """Put back what was there before. Returns whether it changes, and what somebody else has changed since."""
+        """Put back what was there before. Returns whether it changes, and what is not as it was."""
         due, left = self.record.due, self.plan_back(list(self.record.entries))
         todo = self.steps()
         if not self.module.check_mode:
-            self.act(todo)
+            left += self.act(todo, back=True)
             Path(self.path).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # the record of another part is in it
                 os.rmdir(self.module.params["records"])
@@ -380,9 +397,8 @@ def main() -> None:
     except OSError as trouble:
         module.fail_json(msg=f"{module.params['name']}: {trouble.filename or 'a file'}: {trouble.strerror or trouble}.")
     if result["left"]:
-        module.warn(
-            f"{module.params['name']}: changed by somebody else since, and left alone: {', '.join(result['left'])}"
-        )
+        told = "; ".join(result["left"])
+        module.warn(f"{module.params['name']}: changed by somebody else since, and left alone: {told}")
     module.exit_json(**result)
 
 

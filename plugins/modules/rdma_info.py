@@ -21,6 +21,10 @@ options:
     description: Where sysfs is mounted.
     type: path
     default: /sys
+  settings_root:
+    description: Where the kernel's parameters are.
+    type: path
+    default: /proc/sys
   addresses:
     description: The node's IPv4 addresses on the fabric, without prefix lengths.
     type: list
@@ -188,6 +192,14 @@ interfaces:
       description: Speed of its link in Mb/s, none where there is none or the driver doesn't tell.
       type: int
       sample: 200000
+    arp_ignore:
+      description: The setting of ARP that is in force, none where it can't be read.
+      type: int
+      sample: 1
+    arp_announce:
+      description: The setting of ARP that is in force, none where it can't be read.
+      type: int
+      sample: 2
     addresses:
       description: Its IPv4 and IPv6 addresses with their prefix lengths.
       type: list
@@ -260,6 +272,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "sysfs_root": {"type": "path", "default": "/sys"},
+            "settings_root": {"type": "path", "default": "/proc/sys"},
             "addresses": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -269,7 +282,8 @@ def main() -> None:
     if mistakes:
         module.fail_json(msg="\n".join(mistakes))
     try:
-        facts = _rdma_sysfs.read(module.params["sysfs_root"], shown_addresses(module), addresses)
+        roots = module.params["sysfs_root"], module.params["settings_root"]
+        facts = _rdma_sysfs.read(roots[0], shown_addresses(module), addresses, roots[1])
     except ValueError as trouble:
         mend = "Mend: see what it prints on the node, and install the iproute2 of the distribution."
         module.fail_json(msg=f"`{COMMAND}` can't be understood: {trouble}. {mend}")

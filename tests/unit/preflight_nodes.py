@@ -72,7 +72,6 @@ def gathered(number: int) -> Gathered:
         if other != number
         for name, address in zip(INTERFACES, addresses(other), strict=True)
     ]
-    settings = {"arp_ignore": "1\n", "arp_announce": "2\n", "rp_filter": "2\n"}
     conf = "/proc/sys/net/ipv4/conf"
     files = {
         "/etc/os-release": TEXTS["os_release"],
@@ -88,8 +87,8 @@ def gathered(number: int) -> Gathered:
         "/sys/class/dmi/id/product_name": "NVIDIA_DGX_Spark\n",
         "/sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory hugetlb pids rdma misc\n",
         "/sys/module/nvidia_peermem/initstate": None,
-        **{f"{conf}/all/{key}": "0\n" for key in settings},
-        **{f"{conf}/{name}/{key}": value for name in INTERFACES for key, value in settings.items()},
+        f"{conf}/all/rp_filter": "0\n",
+        **{f"{conf}/{name}/rp_filter": "2\n" for name in INTERFACES},
     }
     device = {"index": 0, "name": "NVIDIA GB10", "compute_capability": "12.1", "shared_memory_per_block_optin": 101376}
     model = {"hf_id": "zai-org/GLM-4.7-FP8"}

@@ -165,6 +165,36 @@ def test_what_is_no_longer_asked_for_goes(tmp_path: Path) -> None:
     assert made({}, {}) == {"log-level": "warn"}
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"http-proxy": "http://me:pa-ss@proxy:3128"}', {"pa-ss"}),
+        ('["http://a:p@x@host", "https://b:%40q@host/path"]', {"p@x", "%40q"}),
+        ('["http://me@proxy:3128", "198.18.0.2:5000", "http://proxy:3128/a@b", "http://:@x"]', set()),
+    ],
+)
+def test_passwords_in_addresses(text: str, found: set[str]) -> None:
+    assert _docker_daemon.passwords(text) == found
+
+
+def test_a_proxys_password_is_shown_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.json"
+    path.write_text('{"proxies": {"http-proxy": "http://me:old-canary@proxy:3128"}}')
+    proxies = {"http-proxy": "http://me:new-canary@proxy:3128"}
+    arguments = {
+        "path": str(path),
+        "record": str(tmp_path / "records/docker.json"),
+        "settings": {"proxies": proxies},
+    }
+    for check in (True, False):
+        outcome = adhoc.run(tmp_path, "docker_daemon_config", arguments, check=check, env={"ANSIBLE_VERBOSITY": "3"})
+        assert outcome.result["changed"]
+        assert "invocation" in outcome.shown
+        assert "canary" not in outcome.shown
+        assert "********" in outcome.shown
+    assert json.loads(path.read_text())["proxies"] == proxies
+
+
 def test_module_makes_the_directory(tmp_path: Path) -> None:
     """A machine without any Docker configuration."""
     path = tmp_path / "etc" / "docker" / "daemon.json"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check import check_rails, config_differs
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check import ARP, check_rails, config_differs
 
 RAILS = [
     {"interface": "enp1s0f1np1", "hca": "", "subnet": "192.168.100.0/24"},
@@ -27,12 +27,12 @@ def good() -> dict[str, Any]:
     """What rdma_info tells of a node that is as planned."""
     links, rails, devices = [], [], []
     for interface, hca, address in zip(RANK["interfaces"], RANK["hcas"], RANK["addresses"], strict=True):
-        link = {"name": interface, "mtu": 9000, "up": True, "carrier": True, "speed_mbps": 200000}
+        link = {"name": interface, "mtu": 9000, "up": True, "carrier": True, "speed_mbps": 200000, **ARP}
         links.append({**link, "addresses": [f"{address}/24"], "hca": hca})
         rails.append({"address": address, "interface": interface, "hca": hca, "problem": None, "mend": None})
         devices.append({"name": hca, "pci": {"width": 4}})
     lan = {"name": "enP7s7", "mtu": 1500, "up": True, "carrier": True, "speed_mbps": 10000}
-    links.append({**lan, "addresses": ["10.0.0.7/24", "fe80::1/64"], "hca": None})
+    links.append({**lan, **dict.fromkeys(ARP, 0), "addresses": ["10.0.0.7/24", "fe80::1/64"], "hca": None})
     return {"interfaces": links, "rails": rails, "devices": devices}
 
 
@@ -72,6 +72,9 @@ def test_nothing_is_found_where_all_is_right() -> None:
         (link(0, addresses=["192.168.100.11/16"]), [("FABRIC.ADDRESS", "fail")]),
         (link(0, addresses=["192.168.100.11/24", "169.254.3.4/16"]), [("FABRIC.ADDRESS", "fail")]),
         (link(0, addresses=["192.168.100.11/24", "fe80::2/64"]), [("FABRIC.IPV6", "warn")]),
+        (link(0, arp_ignore=0), [("FABRIC.ARP", "warn")]),
+        (link(0, arp_announce=1), [("FABRIC.ARP", "warn")]),
+        (link(0, arp_ignore=2, arp_announce=None), []),
         (link(2, addresses=["192.168.100.99/24"]), [("FABRIC.SUBNET", "fail")]),
         (place(hca="mlx5_1"), [("FABRIC.HCA", "fail")]),
         (place(hca=None, problem="no RDMA device", mend="Load it."), [("FABRIC.HCA", "fail")]),
@@ -97,7 +100,8 @@ def test_rdma_is_not_asked_for_where_it_is_not_planned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "differs"), [("FABRIC.MTU", True), ("FABRIC.ADDRESS", True), ("FABRIC.CARRIER", False)]
+    ("name", "differs"),
+    [("FABRIC.MTU", True), ("FABRIC.ADDRESS", True), ("FABRIC.ARP", True), ("FABRIC.CARRIER", False)],
 )
 def test_what_configuring_again_can_mend(name: str, differs: bool) -> None:
     assert config_differs([{"id": name}]) is differs

@@ -28,6 +28,8 @@ SEEN: dict[str, Any] = {
     "desktop": True,
     "memlock": "8388608",
     "time_daemons": ["systemd-timesyncd.service"],
+    "swap_makers": [],
+    "swap_units": [],
     "guarded": False,
     "masked": False,
     "oom_rivals": {"files": [], "units": []},
@@ -99,33 +101,65 @@ def test_what_the_memory_guard_replaces_is_recorded_before_it_comes() -> None:
 
 
 def test_kernel_parameters_now_and_at_every_boot() -> None:
-    wanted = _host.sysctl_settings({"vm.swappiness": 1}, {"arp_ignore": 1}, ["enp1s0f1np1", "eth0.7"])
-    assert wanted == {
-        "vm.swappiness": "1",
-        "net/ipv4/conf/enp1s0f1np1/arp_ignore": "1",
-        "net/ipv4/conf/eth0.7/arp_ignore": "1",
-    }
+    # With slashes: an interface's name may hold dots.
+    wanted = {"vm.swappiness": 1, "net/ipv4/conf/eth0.7/forwarding": 0}
     file, *now = _host.sysctl_things(wanted, VARS["host_persisted"])
-    assert "\nvm.swappiness = 1\nnet/ipv4/conf/enp1s0f1np1/arp_ignore = 1\n" in file["wanted"]["content"]
-    assert [one["name"] for one in now] == list(wanted)
+    assert "\nvm.swappiness = 1\nnet/ipv4/conf/eth0.7/forwarding = 0\n" in file["wanted"]["content"]
+    assert {one["name"]: one["wanted"]["value"] for one in now} == {"vm.swappiness": "1", list(wanted)[1]: "0"}
     assert _host.sysctl_things({}, VARS["host_persisted"]) == []
     # Read after /etc/sysctl.conf, which is linked there.
     assert Path(VARS["host_persisted"]).name > "99-sysctl.conf"
 
 
 def test_whoever_sets_the_clock_goes_on() -> None:
-    assert _host.time_things(SEEN, []) == {"things": [], "after": [], "install": ""}
-    chrony = _host.time_things({**SEEN, "time_daemons": ["chrony.service"]}, ["a.example", "b.example"])
-    assert keys(chrony["things"]) == ["file /etc/chrony/sources.d/dgx-spark.sources"]
-    assert "server a.example iburst\nserver b.example iburst\n" in chrony["things"][0]["wanted"]["content"]
-    none = _host.time_things({**SEEN, "time_daemons": []}, ["a.example"])
-    assert none["install"] == "systemd-timesyncd"
-    assert keys(none["things"]) == [
-        "file /etc/systemd/timesyncd.conf.d/90-dgx-spark.conf",
+    assert _host.time_things(SEEN) == []
+    assert keys(_host.time_things({**SEEN, "time_daemons": []})) == [
         "package systemd-timesyncd (recorded)",
         "unit systemd-timesyncd.service",
     ]
-    assert "[Time]\nNTP=a.example\n" in none["things"][0]["wanted"]["content"]
+
+
+@pytest.mark.parametrize(
+    ("daemons", "path", "text", "after"),
+    [
+        (
+            ["chrony.service"],
+            "/etc/chrony/sources.d/dgx-spark.sources",
+            "server a.example iburst\nserver b.example iburst\n",
+            "systemctl try-restart chrony[.]service",
+        ),
+        *(
+            (
+                daemons,
+                "/etc/systemd/timesyncd.conf.d/90-dgx-spark.conf",
+                "[Time]\nNTP=a.example b.example\n",
+                "systemctl try-restart systemd-timesyncd[.]service",
+            )
+            for daemons in ([], ["systemd-timesyncd.service"])
+        ),
+    ],
+)
+def test_time_servers_of_ones_own(daemons: list[str], path: str, text: str, after: str) -> None:
+    seen = {**SEEN, "time_daemons": daemons}
+    given = _host.time_server_things(seen, ["a.example", "b.example"])
+    (thing,) = given["things"]
+    assert (thing["name"], thing["wanted"]["content"].partition("\n")[2]) == (path, text)
+    assert ([" ".join(argv) for argv in given["after"]], given["refused"]) == ([after], "")
+    # Taken out again: the part is put back.
+    assert _host.time_server_things(seen, [])["things"] == []
+
+
+def test_time_servers_that_no_file_of_ours_can_give() -> None:
+    for unit in set(_host.TIME_DAEMONS) - _host.TAKES_SERVERS:
+        seen = {**SEEN, "time_daemons": [unit]}
+        assert _host.time_server_things(seen, ["a.example"]) == {"things": [], "after": [], "refused": unit}
+        assert _host.time_server_things(seen, [])["refused"] == ""
+
+
+def test_all_that_may_turn_swap_on_is_set_aside() -> None:
+    seen = {**SEEN, "swap_makers": ["zramswap.service"], "swap_units": ["swap.img.swap"]}
+    units = ["unit zramswap.service", "unit swap.target", "unit swap.img.swap"]
+    assert keys(_host.swap_things(seen)) == [*units, "swap all"]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +202,6 @@ def test_what_is_held_is_kernel_and_driver_alone() -> None:
         ({"host_sysctl": {"vm.swappiness": "1\n2"}}, "host_sysctl.vm.swappiness"),
         ({"host_sysctl": {"vm.swappiness": True}}, "host_sysctl.vm.swappiness"),
         ({"host_sysctl": {"../etc/passwd": 1}}, "host_sysctl"),
-        ({"host_rail_sysctl": {"net.ipv4.arp_ignore": 1}}, "host_rail_sysctl"),
         ({"host_time_servers": ["a b"]}, "host_time_servers[0]"),
         ({"host_hold_patterns": ["linux-image-*", "rm -rf"]}, "host_hold_patterns[1]"),
         ({"host_reboot": "now"}, "host_reboot"),
@@ -194,7 +227,7 @@ def test_defaults_are_right() -> None:
 
 def test_simulated_nodes_leave_the_machines_kernel_alone() -> None:
     group = yaml.safe_load((ROOT / "inventory/sim4/group_vars/sparks.yml").read_text())
-    for name in ("host_swap_off", "host_memlock", "host_sysctl", "host_rail_sysctl", "host_time_sync"):
+    for name in ("host_swap_off", "host_memlock", "host_sysctl", "host_time_sync"):
         assert not group[name]
     assert "host_kho_off" not in group
 
@@ -219,7 +252,6 @@ PLAY = """
   roles: [dgx_spark.sglang.cluster]
   vars:
     host_sysctl: {}
-    host_rail_sysctl: {}
   tasks:
     - name: Run the role
       ansible.builtin.import_role:

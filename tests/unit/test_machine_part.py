@@ -52,31 +52,22 @@ def test_swap_off_and_on_again() -> None:
     assert areas == [["/swap.img", -2], ["/dev/dm 1", 5]]
     thing = part.Thing("swap", "all")
     assert argvs(part.steps(thing, {"areas": areas}, {"areas": []})) == [
-        "systemctl --quiet mask swap.img.swap",
         "swapoff /swap.img",
-        "systemctl --quiet mask dev-dm\\x201.swap",
         "swapoff /dev/dm 1",
     ]
     assert argvs(part.steps(thing, {"areas": []}, {"areas": areas})) == [
-        "systemctl --quiet unmask swap.img.swap",
         "swapon /swap.img",
-        "systemctl --quiet unmask dev-dm\\x201.swap",
         "swapon --priority 5 /dev/dm 1",
     ]
 
 
-@pytest.mark.parametrize(
-    ("path", "unit_name"),
-    [
-        ("/swap.img", "swap.img.swap"),
-        ("/dev/dm-1", "dev-dm\\x2d1.swap"),
-        ("/.swap", "\\x2eswap.swap"),
-        ("/var/sw äp", "var-sw\\x20\\xc3\\xa4p.swap"),
-    ],
-)
-def test_units_of_swap(path: str, unit_name: str) -> None:
-    """As `systemd-escape --path --suffix=swap` writes them."""
-    assert part.swap_unit(path) == unit_name
+def test_an_area_that_its_unit_has_turned_off_or_on_is_done() -> None:
+    areas = part.swap_areas(SWAPS)
+    done = [["swapon", "--priority", "5", "/dev/dm 1"], ["swapoff", "/x"]]
+    due = [["swapoff", "/swap.img"], ["swapon", "/other"]]
+    assert [part.Step(argv).is_done(areas) for argv in (*done, *due)] == [True, True, False, False]
+    assert not part.Step(["systemctl", "start", "/swap.img"]).is_done(areas)
+    assert not part.Step(path="/swap.img").is_done(areas)
 
 
 def test_swap_stays_on_where_what_is_in_it_would_not_leave_memory_enough() -> None:
@@ -125,6 +116,7 @@ def test_a_package_is_taken_away_and_never_brought() -> None:
 def test_what_ends_comes_before_the_files_and_what_begins_after() -> None:
     turns = [["systemctl", "stop", "x"], ["swapoff", "x"], ["systemctl", "start", "x"], ["apt-mark", "hold", "x"]]
     assert [part.Step(argv).turn for argv in turns] == [0, 0, 2, 2]
+    assert part.Step(["swapon", "x"]).turn == part.TURNS - 1 == 3
     assert part.Step(path="/etc/x").turn == 1
     assert part.Step(path="/etc/x").is_config
     assert not part.Step(path="/proc/sys/x").is_config
@@ -177,9 +169,10 @@ read enabled active < "unit-$2" 2>/dev/null || [ "$verb" = daemon-reload ] || {{
 case $verb in
 is-enabled) echo $enabled; [ $enabled = enabled ] ;;
 is-active) echo $active; [ $active = active ] ;;
+unmask) echo gone $active > "unit-$2" ;;
 enable) echo enabled $active > "unit-$2" ;;
 disable) echo disabled $active > "unit-$2" ;;
-start) echo $enabled active > "unit-$2" ;;
+start) [ $enabled != gone ] && echo $enabled active > "unit-$2" ;;
 stop) echo $enabled inactive > "unit-$2" ;;
 esac
 """)
@@ -292,6 +285,35 @@ def test_what_another_has_changed_is_left_and_told(node: Path) -> None:
     outcome = run(node, state="restored")
     assert outcome.result["left"] == [f"file {node / 'old'}"]
     assert (node / "old").read_text() == "mine"
+
+
+def test_what_is_gone_keeps_nothing_else_from_being_put_back(node: Path) -> None:
+    """An area of swap whose file was removed: neither its unit nor swapon bring it back."""
+    run(node, things=things(node))
+    record = json.loads((node / "records/x.json").read_text())
+    gone = str(node / "gone.img")
+    record["things"] += [
+        {"kind": "swap", "name": "all", "former": {"areas": [[gone, -2]]}, "made": {"areas": []}},
+        {"kind": "unit", "name": "gone.swap", "former": unit("generated", True), "made": {"enabled": "masked"}},
+    ]
+    (node / "records/x.json").write_text(json.dumps(record))
+    (node / "unit-gone.swap").write_text("masked inactive\n")
+    outcome = run(node, state="restored")
+    by_unit, by_swapon = outcome.result["left"]
+    assert "systemctl start gone.swap" in by_unit
+    assert f"swapon {gone}" in by_swapon
+    assert (node / "old").read_bytes() == b"as it was\r\n\xff"
+    assert not (node / "records/x.json").exists()
+
+
+def test_what_can_not_be_begun_as_wanted_is_an_error(node: Path) -> None:
+    (node / "unit-gone.swap").write_text("gone inactive\n")
+    given = {"name": "x", "records": str(node / "records")}
+    wanted = [{"kind": "unit", "name": "gone.swap", "wanted": {"active": True}}]
+    path = {"PATH": f"{node / 'bin'}:{os.environ['PATH']}"}
+    outcome = adhoc.run(node, "machine_part", {**given, "things": wanted}, env=path)
+    assert outcome.result["failed"]
+    assert "systemctl start gone.swap" in outcome.result["msg"]
 
 
 @pytest.mark.parametrize(

@@ -395,10 +395,10 @@ CASES: dict[str, Case] = {
     ),
     "FABRIC.ARP": Case(
         [
-            (file(f"{CONF}/{INTERFACES[0]}/arp_ignore", "0\n"), "arp_ignore 0"),
-            (file(f"{CONF}/{INTERFACES[1]}/arp_announce", "1\n"), "arp_announce 1"),
+            (link(INTERFACES[0], arp_ignore=0), "arp_ignore 0"),
+            (link(INTERFACES[1], arp_announce=1), "arp_announce 1"),
         ],
-        [nothing, all_of(file(f"{CONF}/{INTERFACES[0]}/arp_ignore", "0\n"), file(f"{CONF}/all/arp_ignore", "1\n"))],
+        [nothing, link(INTERFACES[0], arp_ignore=8, arp_announce=None)],
     ),
     "FABRIC.RP_FILTER": Case(
         [

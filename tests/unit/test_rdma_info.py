@@ -20,6 +20,7 @@ from tests.unit import adhoc
 
 FIXTURES = Path(__file__).parent / "fixtures/rdma"
 RAILS = ["192.168.100.11", "192.168.101.11"]
+INTERFACES = ["enp1s0f1np1", "enP2p1s0f1np1"]
 # The kernel answers EINVAL where this is read, as for the attributes of a free GID slot.
 UNREADABLE = Path("/sys/class/net/lo/speed")
 
@@ -59,7 +60,12 @@ def read(scratch: Path, name: str, addresses: list[str]) -> _rdma.Result:
     """The facts of a fixture."""
     told = fixture(name)
     plant(scratch / "sys", told["sysfs"])
-    return _rdma_sysfs.read(str(scratch / "sys"), json.dumps(told["ip"]), addresses)
+    for interface, settings in {"all": (0, 0), **dict.fromkeys(INTERFACES, (1, 2)), "lo": (0, 0)}.items():
+        conf = scratch / "proc/net/ipv4/conf" / interface
+        conf.mkdir(parents=True, exist_ok=True)
+        for key, setting in zip(("arp_ignore", "arp_announce"), settings, strict=True):
+            (conf / key).write_text(f"{setting}\n", encoding="utf-8")
+    return _rdma_sysfs.read(str(scratch / "sys"), json.dumps(told["ip"]), addresses, str(scratch / "proc"))
 
 
 @pytest.fixture
@@ -142,6 +148,8 @@ def test_spark(spark: _rdma.Result) -> None:
         "up": True,
         "carrier": True,
         "speed_mbps": 200000,
+        "arp_ignore": 1,
+        "arp_announce": 2,
         "addresses": ["192.168.100.11/24"],
         "hca": "rocep1s0f1",
     }
@@ -235,6 +243,16 @@ def test_narrow_function(tmp_path: Path) -> None:
     assert place
     assert place.device["pci"] == {"address": "0002:01:00.1", "width": 2, "max_width": 4, "speed_gts": 32.0}
     assert troubles(result) == []
+
+
+def test_settings_of_arp_are_those_in_force(tmp_path: Path) -> None:
+    """The higher of the interface's and that of all; none where neither can be read."""
+    result = read(tmp_path, "spark", [])
+    found = {one["name"]: (one["arp_ignore"], one["arp_announce"]) for one in result["interfaces"]}
+    assert (found["lo"], found["enp1s0f1np1"]) == ((0, 0), (1, 2))
+    (tmp_path / "proc/net/ipv4/conf/all/arp_ignore").write_text("8\n", encoding="utf-8")
+    assert [_rdma_sysfs.arp(tmp_path / "proc", name, "arp_ignore") for name in (*INTERFACES, "lo", "new")] == [8] * 4
+    assert _rdma_sysfs.arp(tmp_path, "lo", "arp_ignore") is None
 
 
 def test_soft_roce(tmp_path: Path) -> None:
@@ -396,7 +414,7 @@ def test_number(text: str | None, number: float | None) -> None:
 @pytest.mark.parametrize("shown", ["oops", "{}1", "3", "[3]", '[{"ifname": "eth0"}]'])
 def test_output_that_is_not_of_ip(shown: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        _rdma.interfaces_of(shown, [], lambda _: None)
+        _rdma.interfaces_of(shown, [], lambda _: {"speed_mbps": None, "arp_ignore": None, "arp_announce": None})
 
 
 def stand_in(folder: Path, script: str) -> dict[str, str]:
@@ -425,7 +443,7 @@ def test_module(tmp_path: Path, spark: _rdma.Result) -> None:
     """In check mode: the same facts, all of them documented, nothing changed."""
     (tmp_path / "shown").write_text(json.dumps(fixture("spark")["ip"]), encoding="utf-8")
     env = stand_in(tmp_path / "bin", f'echo "$*" > {tmp_path}/call; cat {tmp_path}/shown')
-    arguments = {"sysfs_root": str(tmp_path / "sys"), "addresses": RAILS}
+    arguments = {"sysfs_root": str(tmp_path / "sys"), "settings_root": str(tmp_path / "proc"), "addresses": RAILS}
     result = adhoc.run(tmp_path, "rdma_info", arguments, check=True, env=env).result
     assert (result.pop("failed"), result.pop("changed")) == (False, False)
     assert result == spark

@@ -17,8 +17,13 @@ PARTS = {
 }
 BEFORE: dict[str, list[str]] = {}
 
-# An area of swap that is there at every boot, as on a workstation.
+# An area of swap that is there at every boot, as on a workstation, and a service that turns one on by itself, in the place of
+# zram-tools'.
 SWAP = """
+fallocate -l 32M /second && chmod 600 /second && mkswap /second
+printf '%s\\n' '[Service]' Type=oneshot RemainAfterExit=yes 'ExecStart=/sbin/swapon /second' 'ExecStop=/sbin/swapoff /second' \
+    '[Install]' WantedBy=multi-user.target > /etc/systemd/system/zramswap.service
+systemctl daemon-reload && systemctl enable --now zramswap.service
 fallocate -l 64M /swapfile && chmod 600 /swapfile && mkswap /swapfile
 echo '/swapfile none swap sw,pri=5 0 0' >> /etc/fstab
 systemctl daemon-reload && systemctl start swapfile.swap
@@ -27,9 +32,11 @@ LANG=C.UTF-8 update-grub
 # What the parts change, and what is in force.
 LOOK = """
 cat /proc/swaps
-systemctl is-enabled swap.target swapfile.swap
+systemctl is-enabled swap.target swapfile.swap zramswap.service
+systemctl is-active zramswap.service
 systemctl show --value --property=DefaultLimitMEMLOCK
-sysctl vm.swappiness vm.min_free_kbytes net.ipv4.conf.enp1s0f1np1.arp_ignore
+sysctl vm.swappiness vm.min_free_kbytes
+cat /proc/sys/net/ipv4/conf/enp1s0f1np1/arp_ignore
 readlink /etc/systemd/system/default.target
 cat /boot/grub/grub.cfg
 dpkg-query --show systemd-timesyncd
@@ -62,7 +69,8 @@ def test_a_check_run_changes_nothing() -> None:
     for guest in GUESTS:
         on(guest, SWAP)
     BEFORE.update(looks())
-    assert any(line.startswith("/swapfile ") for line in BEFORE["spark-0"])
+    for area in ("/swapfile ", "/second "):
+        assert any(line.startswith(area) for line in BEFORE["spark-0"])
     assert min(play("site.yml", "--check", "--tags", "host")) >= 6
     assert looks() == BEFORE
 
@@ -76,7 +84,6 @@ def test_all_parts_are_in_force_and_outlive_a_boot() -> None:
         assert on(guest, "tail -n +2 /proc/swaps") == ""
         assert on(guest, "systemctl show --value --property=DefaultLimitMEMLOCK") == "infinity"
         assert on(guest, "sysctl -n vm.swappiness vm.min_free_kbytes") == "1\n262144"
-        assert on(guest, "sysctl -n net.ipv4.conf.enp1s0f1np1.arp_ignore") == "1"
         assert on(guest, "systemctl get-default") == "multi-user.target"
         assert " kho=off" in on(guest, "grep -m 1 'linux.*/vmlinuz' /boot/grub/grub.cfg")
         assert on(guest, "systemctl is-active systemd-timesyncd") == "active"
@@ -84,6 +91,22 @@ def test_all_parts_are_in_force_and_outlive_a_boot() -> None:
     assert play("site.yml", "--tags", "host") == [0, 0]
 
 
+def test_time_servers_that_are_taken_out_are_followed_no_more() -> None:
+    assert play("site.yml", "--tags", "host", host_time_servers=[]) == [1, 1]
+    for guest in GUESTS:
+        assert "198.18.9.1" not in on(guest, "timedatectl show-timesync --property=SystemNTPServers")
+    assert play("site.yml", "--tags", "host") == [1, 1]
+
+
 def test_teardown_puts_the_machine_back() -> None:
+    """Also a node whose file of swap was removed since, but for that area."""
+    on("spark-1", "rm /swapfile && sed -i '/swapfile/d' /etc/fstab && systemctl daemon-reload")
     play("playbooks/teardown.yml", host_teardown=True)
-    assert looks() == BEFORE
+    now = looks()
+    assert now["spark-0"] == BEFORE["spark-0"]
+    swap = [line for line in BEFORE["spark-1"] if line.startswith("/swapfile ") or line == "generated"]
+    assert len(swap) == 2
+    gone = [line for line in now["spark-1"] if "swapfile.swap" in line or line == "not-found"]
+    assert [line for line in BEFORE["spark-1"] if line not in swap] == [
+        line for line in now["spark-1"] if line not in gone
+    ]

@@ -15,7 +15,7 @@ INVENTORY = ROOT / ".lab/machine-inventory"
 STAGES = "host,fabric,firewall,container_runtime,memory_guard"
 # Off for simulated nodes, since it is the kernel's of the machine; these are a network namespace's own.
 PARTS: dict[str, Any] = {
-    "host_rail_sysctl": {"arp_ignore": 1, "arp_announce": 2},
+    "host_sysctl": {"net.ipv4.tcp_fin_timeout": 61},
     "host_hold_packages": True,
     "host_hold_patterns": ["openssh-*"],
 }
@@ -46,6 +46,7 @@ printf '[Service]\\nExecStart=\\nExecStart=/usr/local/bin/earlyoom 86400\\n' \
 """
 
 # What the stages change of a machine, but for packages that stay.
+ARP = "/proc/sys/net/ipv4/conf/enp1s0f1np1/arp_ignore"
 DEFAULT_TARGET = "readlink /etc/systemd/system/default.target || echo unset"
 LOOK = f"""
 {DEFAULT_TARGET}
@@ -57,7 +58,8 @@ apt-mark showhold
 find /etc/netplan /etc/systemd/system/earlyoom.service.d /etc/systemd/system/system.slice.d /etc/sysctl.d -type f \
     -exec sha256sum {{}} + 2>/dev/null | sort
 nft list tables 2>/dev/null | grep dgx_spark
-cat /proc/sys/net/ipv4/conf/enp1s0f1np1/arp_ignore /proc/sys/net/ipv4/conf/enP2p1s0f1np1/arp_announce
+cat /proc/sys/net/ipv4/tcp_fin_timeout
+cat {ARP} /proc/sys/net/ipv4/conf/enP2p1s0f1np1/arp_announce
 ip -4 -br address show enp1s0f1np1
 ls -d /etc/dgx-spark /var/lib/dgx-spark-host 2>/dev/null
 """
@@ -82,9 +84,17 @@ def test_a_bare_machine_is_made_ready_and_then_rests() -> None:
     assert changes(play("playbooks/site.yml", "--tags", STAGES, variables=PARTS)) == [0, 0]
     for node in NODES:
         assert on(node, "systemctl get-default") == "multi-user.target"
-        assert on(node, "cat /proc/sys/net/ipv4/conf/enp1s0f1np1/arp_ignore") == "1"
+        assert on(node, "cat /proc/sys/net/ipv4/tcp_fin_timeout") == "61"
+        assert on(node, f"cat {ARP}") == "1"
         assert "openssh-server" in on(node, "apt-mark showhold")
         assert json.loads(on(node, "cat /etc/docker/daemon.json"))["log-opts"]["max-size"] == "50m"
+
+
+def test_a_setting_of_a_rail_that_has_drifted_is_mended() -> None:
+    on("spark-1", f"echo 0 > {ARP}")
+    told = play("playbooks/site.yml", "--tags", "fabric", variables=PARTS)
+    assert changes(told) == [0, 1]
+    assert on("spark-1", f"cat {ARP}") == "1"
 
 
 def test_the_memory_guard_has_no_rival_left() -> None:
