@@ -28,7 +28,9 @@ class MoeShape:
     """Of the shared expert where the config names it by its own key, else 0: then it is like the others."""
 
 
-_EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
+EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
+"""Keys for the number of routed experts; the first that is set counts."""
+
 _TOP_K = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
 _SHARED = ("n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
 _SHARED_SIZES = (
@@ -47,10 +49,10 @@ def moe_shape(config: Mapping[str, Any], quantization: str | None = None) -> Moe
     """
     if not isinstance(config, Mapping):
         raise ValueError("config.json holds no object. Mend: copy it again from the model's repository.")
-    text = _text_config(config)
-    experts = _number(text, _EXPERTS)
+    text = text_config(config)
+    experts = _number(text, EXPERTS)
     if experts is None and _number(text, _TOP_K):
-        raise ValueError(f"config.json names no number of experts. Mend: it needs one of {', '.join(_EXPERTS)}.")
+        raise ValueError(f"config.json names no number of experts. Mend: it needs one of {', '.join(EXPERTS)}.")
     if experts is None or experts < 2:
         return None
     own_size = _number(text, _SHARED_SIZES) or 0
@@ -69,7 +71,7 @@ def moe_shape(config: Mapping[str, Any], quantization: str | None = None) -> Moe
     )
 
 
-def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part that describes the language model: multimodal models nest it."""
     for key in ("text_config", "llm_config", "language_config"):
         if isinstance(config.get(key), Mapping):

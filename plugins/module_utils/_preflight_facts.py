@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import platform
 import re
@@ -30,6 +31,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils import (
     _model_directory,
     _preflight_parse,
     _rdma_sysfs,
+    _shape,
 )
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_node import CONTAINER
 
@@ -190,6 +192,7 @@ def sources_of(asked: Questions) -> dict[str, Callable[[], Any]]:
         "container": lambda: inspected("container", CONTAINER),
         "disks": lambda: {"image": disk(docker_root()), "model": disk(asked.model)},
         "model": lambda: _model_directory.describe(asked.model, digest_bytes=1048576),
+        "config": lambda: _shape.told_shape(json.loads(Path(asked.model, "config.json").read_text(encoding="utf-8"))),
         "listeners": lambda: listeners(asked.tcp, asked.udp),
         "firewall": lambda: run("nft", "--terse", "list", "table", "inet", "dgx_spark"),
         "names": lambda: {name: resolved(name) for name in (socket.gethostname(), *asked.names)},

@@ -279,6 +279,23 @@ def model_equal(nodes: Sequence[Node], _: Cluster) -> Iterable[Problem | Unjudge
 
 
 @CHECKS.node(
+    "MODEL.SHAPE",
+    WARNING,
+    READY,
+    title="The profile says of the model what its config.json says",
+    why="Whether the model can be cut into the ranks is judged by the profile, before anything is there to look at.",
+    mend="Correct architecture and shape in the model's profile.",
+)
+def model_shape(node: Node, cluster: Cluster) -> Iterable[Problem]:
+    """Keys that either of them does not have are not judged."""
+    told, model = node.value("config"), cluster.plan["model"]
+    said = {"architecture": model["architecture"], **model["shape"]}
+    for name, value in told.items():
+        if said.get(name) not in (None, value):
+            yield Problem(f"{name}: {said[name]} in the profile", f"{value}")
+
+
+@CHECKS.node(
     "MODEL.DISK",
     ERROR,
     BEFORE,

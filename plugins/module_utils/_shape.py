@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, shown
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe_model import EXPERTS, text_config
 
 SHAPE_OPTIONS: dict[str, dict[str, Any]] = {
     "num_attention_heads": {
@@ -33,6 +34,15 @@ SHAPE_OPTIONS: dict[str, dict[str, Any]] = {
         "example": 1536,
     },
 }
+
+
+def told_shape(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json says by the names of a profile: architecture, and of shape's keys those that it has."""
+    text = text_config(config)
+    names = {name: EXPERTS if name == "num_experts" else (name,) for name in SHAPE_OPTIONS}
+    found = {name: next((text[key] for key in keys if text.get(key)), None) for name, keys in names.items()}
+    told = {"architecture": next(iter(config.get("architectures") or ()), None), **found}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def check_shape(where: str, profile: Mapping[str, Any], flags: Mapping[str, Any], degree: int) -> list[Finding]:

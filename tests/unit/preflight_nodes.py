@@ -20,6 +20,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_node i
 from tests.unit import test_rdma_info as rdma
 
 TEXTS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "fixtures/preflight/spark.yml").read_text())
+PROFILE: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "models/glm-4.7-fp8.yml").read_text())
 HOSTS = ("spark-0", "spark-1", "spark-2")
 INTERFACES = ["enp1s0f1np1", "enP2p1s0f1np1"]
 HCAS = ["rocep1s0f1", "roceP2p1s0f1"]
@@ -36,7 +37,7 @@ def addresses(number: int) -> list[str]:
 def plan() -> dict[str, Any]:
     """What the checks read of a plan (_plan.Plan.as_dict)."""
     return {
-        "model": {"name": "glm-4.7-fp8", "hf_id": "zai-org/GLM-4.7-FP8", "revision": "main", "weights_gib": 170},
+        "model": {**PROFILE, "name": "glm-4.7-fp8", "revision": "main", "weights_gib": 170},
         "image": "lmsysorg/sglang:spark",
         "device": "cuda",
         "api_port": 30000,
@@ -126,6 +127,7 @@ def gathered(number: int) -> Gathered:
             "marker": {"source": model["hf_id"], "revision": "main", "digest": "5e1f" * 16},
             "problems": [],
         },
+        "config": {"architecture": PROFILE["architecture"], **PROFILE["shape"]},
         "listeners": [
             {"protocol": "tcp", "port": 30000, "pid": "4711", "name": "python3", "cgroup": TEXTS["cgroup_container"]},
             {"protocol": "udp", "port": 50001, "pid": "4100", "name": "python3", "cgroup": TEXTS["cgroup_unit"]},

@@ -470,6 +470,17 @@ CASES: dict[str, Case] = {
         ]
     ),
     "MODEL.EQUAL": Case([(value("model", "digest", to="0" * 64), "000000000000 on spark-0")]),
+    "MODEL.SHAPE": Case(
+        [
+            (value("config", "num_experts", to=128), "num_experts: 160 in the profile"),
+            (
+                value("config", "architecture", to="Glm4vMoeForConditionalGeneration"),
+                "Glm4MoeForCausalLM in the profile",
+            ),
+        ],
+        # What only one of them has.
+        [nothing, tells("config", {"moe_layers": 3})],
+    ),
     "MODEL.DISK": Case(
         [(all_of(tells("model", ABSENT_MODEL), tells("disks", FULL)), "100.0 GiB free at /var/lib/dgx-spark")],
         # What is there already need not be fetched again.

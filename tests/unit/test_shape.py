@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._shape import check_shape
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._shape import check_shape, told_shape
 from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import COLLECTION
 
 from lab import model
@@ -62,9 +62,22 @@ def shape_of(name: str) -> dict[str, int]:
 
 
 def test_profile_of_the_lab_says_what_its_model_is() -> None:
-    config = model.config()
-    names = {"num_experts": "n_routed_experts"}
-    assert shape_of("glm4-moe-tiny") == {name: config[names.get(name, name)] for name in SHAPE}
+    told = told_shape(model.config())
+    assert told.pop("architecture") == "Glm4MoeForCausalLM"
+    assert told == shape_of("glm4-moe-tiny")
+
+
+def test_what_a_config_json_says_of_the_shape() -> None:
+    """A multimodal model nests it, and names its experts otherwise; a dense one has none."""
+    text = {"num_attention_heads": 32, "num_key_value_heads": 4, "num_local_experts": 8}
+    nested = {"architectures": ["A", "B"], "text_config": text}
+    assert told_shape(nested) == {
+        "architecture": "A",
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "num_experts": 8,
+    }
+    assert told_shape({"num_attention_heads": 32}) == {"num_attention_heads": 32}
 
 
 def test_profile_of_the_reference_says_what_the_kernel_configs_are_made_for() -> None:
