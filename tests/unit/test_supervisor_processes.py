@@ -323,6 +323,18 @@ def test_a_command_of_another_plan_is_refused(make: Make, monkeypatch: pytest.Mo
     assert rests == [rank.REST_SECONDS]
 
 
+def test_an_environment_of_another_plan_is_refused(tmp_path: Path) -> None:
+    """As where a run was cut off between the files."""
+    ours, other, servers = (tmp_path / name for name in ("ours", "other", "servers"))
+    ours.write_text("# Ansible managed\n# dgx-spark.plan=g1\nNCCL_DEBUG=WARN\n")
+    other.write_text("# Ansible managed\n# dgx-spark.plan=g2\n")
+    servers.write_text("NCCL_DEBUG=WARN\n")
+    command = ["docker", "run", "--label=dgx-spark.plan=g1", f"--env-file={servers}"]
+    rank.check_plan("g1", [*command, f"--env-file={ours}"])
+    with pytest.raises(rank.ConfigError, match=f"another plan than {other}"):
+        rank.check_plan("g1", [*command, f"--env-file={other}"])
+
+
 def test_one_node_alone_needs_no_address_and_counts_its_failures(make: Make) -> None:
     units = make(1, failing_after=1, start_seconds=3, first_start_seconds=3)
     (units[0].folder / "slow").touch()

@@ -128,6 +128,8 @@ def test_rest_of_the_unit(rendered: Path, rank: int) -> None:
 @pytest.mark.parametrize("rank", range(4))
 def test_environment(rendered: Path, rank: int) -> None:
     lines = (rendered / f"{rank}-rank.env").read_text().splitlines()
+    group = json.loads((rendered / f"{rank}-supervision.json").read_text())["group"]
+    assert f"# dgx-spark.plan={group}" in lines
     environment = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
     assert environment == {"SGLANG_HOST_IP": f"192.168.100.{11 + rank}", **ENVIRONMENT}
 

@@ -1442,6 +1442,19 @@ def end_with_a_thread(what: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
+def check_plan(group: str, command: Sequence[str]) -> None:
+    """ConfigError where the command, or a file of environment that it names, is of another plan: a run was cut off."""
+    mark = f"dgx-spark.plan={group}"
+    if f"--label={mark}" not in command:
+        raise ConfigError("is of another plan than the unit that systemd knows; run site.yml again")
+    for path in [word.removeprefix("--env-file=") for word in command if word.startswith("--env-file=")]:
+        # The server's own files, which may be named by docker_options, have no mark.
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        marks = [line for line in lines if line.startswith("# dgx-spark.plan=")]
+        if marks and marks != [f"# {mark}"]:
+            raise ConfigError(f"is of another plan than {path}; run site.yml again")
+
+
 def main(arguments: Sequence[str]) -> int:
     """`CONFIG.json -- COMMAND`."""
     threading.excepthook = end_with_a_thread
@@ -1454,8 +1467,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         config = parse_config(Path(path).read_text(encoding="utf-8"))
-        if f"--label=dgx-spark.plan={config.group}" not in command:
-            raise ConfigError("is of another plan than the unit that systemd knows; run site.yml again")
+        check_plan(config.group, command)
         files = Files(path, config.key_file if len(config.members) > 1 else None, config.keys_file)
         # Ranks of different releases never form a group either.
         config = replace(config, group=":".join(filter(None, (config.group, os.environ.get("SGLANG_RELEASE", "")))))
