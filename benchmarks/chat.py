@@ -63,7 +63,7 @@ def fetch(url: str, timeout: float, body: dict[str, Any] | None = None) -> dict[
 
 
 def ask(api: str, question: str, timeout: float = 120.0, max_tokens: int = 24) -> Answer:
-    """Ask the first model of the endpoint `api` (scheme, host and port) one question.
+    """Ask the first model of the endpoint `api` (scheme, host and port) one question, to be answered without thoughts.
 
     Raises NoAnswerError; also when the reply has no text.
     """
@@ -82,6 +82,7 @@ def ask(api: str, question: str, timeout: float = 120.0, max_tokens: int = 24) -
             "messages": [{"role": "user", "content": question}],
             "max_tokens": max_tokens,
             "temperature": 0,
+            "chat_template_kwargs": {"enable_thinking": False},
         },
     )
     seconds = time.monotonic() - start
@@ -102,10 +103,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.chat", description=__doc__)
     parser.add_argument("url", help="scheme, host and port, as http://198.18.0.11:30000")
     parser.add_argument("question", nargs="?", default=QUESTION)
+    parser.add_argument("--tokens", type=int, default=300, help="at most so many (%(default)s)")
     options = parser.parse_args(arguments)
     api = options.url.rstrip("/")
     try:
-        answer = ask(api, options.question)
+        answer = ask(api, options.question, max_tokens=options.tokens)
     except NoAnswerError as error:
         print(f"No answer. {error}", file=sys.stderr)
         return 1

@@ -8,10 +8,15 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check import check_rails, config_differs
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check import (
+    check_rails,
+    config_differs,
+    settings_differ,
+)
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_netplan import (
     OWN_FILE,
     limits,
+    obstacles,
     render,
     sysctls,
 )
@@ -45,18 +50,9 @@ def fabric_files(
 
 
 def fabric_obstacles(seen: Mapping[str, Any], plan: Mapping[str, Any], migrate: bool) -> list[dict[str, str]]:
-    """What must be mended before the rails can be configured: {where, definition, problem, mend}, empty if nothing."""
-    found = [
-        {key: str(conflict[key]) for key in ("path", "definition", "problem", "mend")}
-        for conflict in seen["conflicts"]
-        if not (migrate and conflict["movable"])
-    ]
-    for rail in plan["rails"]:
-        if rail["interface"] in seen["management"]:
-            problem = f"{rail['interface']} is the interface by which this node is managed."
-            mend = "Name the interfaces of the QSFP cage (`rdma link` lists them) in cluster_rails."
-            found.append({"path": "inventory", "definition": "cluster_rails", "problem": problem, "mend": mend})
-    return found
+    """What must be mended before the rails can be configured, see _fabric_netplan.obstacles."""
+    rails = [rail["interface"] for rail in plan["rails"]]
+    return obstacles(seen["conflicts"], seen["management"], rails, migrate=migrate)
 
 
 def fabric_findings(
@@ -89,4 +85,5 @@ class FilterModule:
             "fabric_findings": fabric_findings,
             "fabric_obstacles": fabric_obstacles,
             "fabric_rows": fabric_rows,
+            "fabric_settings_differ": settings_differ,
         }

@@ -68,13 +68,14 @@ def _node(rank: Mapping[str, Any], seen: Mapping[str, Any] | None) -> Node:
 
 
 def _cluster(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> Cluster:
-    """settings: mtu, floor_gib, image_gib, gpu_devices, guard, firewall, group_port and hub, see Cluster."""
+    """settings: mtu, floor_gib, image_gib, gpu_devices, migrate_netplan, guard, firewall, group_port, hub (Cluster)."""
     return Cluster(
         plan,
         mtu=int(settings["mtu"]),
         floor_bytes=int(settings["floor_gib"]) * GIB,
         image_bytes=int(settings["image_gib"]) * GIB,
         gpu_devices=list(settings["gpu_devices"]),
+        migrate_netplan=bool(settings["migrate_netplan"]),
         guard=bool(settings["guard"]),
         firewall=bool(settings["firewall"]),
         group_port=int(settings["group_port"]),

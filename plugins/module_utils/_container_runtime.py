@@ -27,6 +27,10 @@ NVIDIA_RUNTIME = {"path": "nvidia-container-runtime", "args": []}
 """What `nvidia-ctk runtime configure --runtime=docker` writes for the runtime `nvidia`."""
 
 
+OURS = ("sglang-rank", "dgx-spark-gate-gpu")
+"""Containers of a rank: the server's, and the look at the GPU before it."""
+
+
 @dataclass(frozen=True)
 class Options:
     """The role's variables.
@@ -112,6 +116,11 @@ def missing_devices(seen: Mapping[str, Any], options: Options) -> list[str]:
     if options.device != "cuda":
         return []
     return [name for name in options.gpu_devices if name not in seen["devices"]]
+
+
+def others(names: str, live_restore: bool) -> list[str]:
+    """Containers besides a rank's own that a restart of Docker would end. names: of those that run, one a line."""
+    return [] if live_restore else [name for name in names.split() if name not in OURS]
 
 
 def daemon_settings(seen: Mapping[str, Any], options: Options) -> dict[str, Any]:

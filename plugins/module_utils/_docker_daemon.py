@@ -32,12 +32,12 @@ def parse(text: str, path: str) -> dict[str, Any]:
     return settings
 
 
-_PASSWORD = re.compile(r"//[^/\s\"@:]*:([^/\s\"]+)@")
+_PASSWORD = re.compile(r"(?://|\")[^/\s\"@:]*:([^/\s\"]+)@")
 
 
-def passwords(text: str) -> set[str]:
-    """The passwords in the file's text: those of addresses, as a proxy's `http://user:password@host`."""
-    return set(_PASSWORD.findall(text))
+def passwords(*texts: str) -> set[str]:
+    """The passwords in texts of JSON: those of addresses, as a proxy's `[http://]user:password@host`."""
+    return {found for text in texts for found in _PASSWORD.findall(text)}
 
 
 def merge(present: Any, wanted: Any) -> Any:

@@ -16,10 +16,13 @@ PCIE_LANES = 4
 """Lanes of each of the twins; older firmware wired the second with two."""
 
 ARP = {"arp_ignore": 1, "arp_announce": 2}
-"""At least these: both rails hang on one switch, and by default Linux answers for an address on every interface, so
-that the peer's packets come in by the wrong rail (Documentation/networking/ip-sysctl.rst)."""
+"""What rails have: both hang on one switch, and by default Linux answers for an address on every interface, so that the
+peer's packets come in by the wrong rail (Documentation/networking/ip-sysctl.rst)."""
 
-APPLIED = frozenset({"FABRIC.ADDRESS", "FABRIC.MTU", "FABRIC.IPV6", "FABRIC.DOWN", "FABRIC.ARP"})
+ARP_GOOD: Mapping[str, frozenset[int]] = {"arp_ignore": frozenset({1, 2}), "arp_announce": frozenset({2})}
+"""What does as well. arp_ignore of 3 and more goes by other things than the interface, and 8 answers for nothing."""
+
+APPLIED = frozenset({"FABRIC.ADDRESS", "FABRIC.MTU", "FABRIC.IPV6", "FABRIC.DOWN"})
 """Findings that applying the configuration anew can mend."""
 
 CABLE = "Look at the cable and the switch's port; `ip link show {interface}` says NO-CARRIER until it has light."
@@ -70,6 +73,11 @@ def config_differs(findings: Sequence[Mapping[str, str]]) -> bool:
     return any(finding["id"] in APPLIED for finding in findings)
 
 
+def settings_differ(findings: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a finding is one that the rails' kernel settings can mend, without a touch to links and addresses."""
+    return any(finding["id"] == "FABRIC.ARP" for finding in findings)
+
+
 class _Reporter:
     """Takes findings of one rail of one node."""
 
@@ -87,11 +95,16 @@ def _check_link(report: _Reporter, link: Mapping[str, Any], mtu: int) -> None:
         report("FABRIC.DOWN", "down", "up", "Run site.yml --tags fabric; it brings the interface up.")
     elif not link["carrier"]:
         report("FABRIC.CARRIER", "no carrier", "a link", CABLE)
-    for key, least in ARP.items():
+    for key, wanted in ARP.items():
         # One that can't be read is no finding.
-        if link[key] is not None and link[key] < least:
+        if link[key] is None or link[key] in ARP_GOOD[key]:
+            continue
+        if link[f"{key}_own"] == wanted:
+            mend = f"Set net.ipv4.conf.all.{key} to 0: the higher of both counts."
+            report("FABRIC.ARP_ALL", f"{key} {link[key]}", str(wanted), mend, severity="warn")
+        else:
             mend = "Run site.yml --tags fabric; a file of sysctl.d that is read later may set it back."
-            report("FABRIC.ARP", f"{key} {link[key]}", f"{least}", mend, severity="warn")
+            report("FABRIC.ARP", f"{key} {link[key]}", str(wanted), mend, severity="warn")
     if link["mtu"] != mtu:
         mend = f"Run site.yml --tags fabric; all nodes and the switch need an MTU of {mtu}."
         report("FABRIC.MTU", str(link["mtu"]), str(mtu), mend)

@@ -98,7 +98,10 @@ def parse(files: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], list[Con
             if not isinstance(network, dict):
                 raise AttributeError
         except (yaml.YAMLError, AttributeError) as error:
-            problem = f"Is no valid netplan file: {' '.join(str(error).split())}"
+            # Not the line itself, which may be a password.
+            mark = getattr(error, "problem_mark", None)
+            what = f"{getattr(error, 'problem', 'no mapping')}{f', line {mark.line + 1}' if mark else ''}"
+            problem = f"Is no valid netplan file: {what}"
             broken.append(Conflict(path, "", "", problem, "Mend or remove the file.", movable=False))
             continue
         networks[path] = network
@@ -154,6 +157,30 @@ def _of_ethernet(path: str, name: str, rail: str, others: Sequence[str]) -> Conf
         return Conflict(path, f"ethernets.{name}", rail, problem, mend, movable=False)
     mend = _mend(path, f"Remove the definition, {_MIGRATE}")
     return Conflict(path, f"ethernets.{name}", rail, problem, mend, movable=_folder(path) not in _MADE_BY_OTHERS)
+
+
+def obstacles(
+    conflicts: Sequence[Mapping[str, Any]], management: Sequence[str], rails: Sequence[str], *, migrate: bool
+) -> list[dict[str, str]]:
+    """What must be mended before the rails can be configured: {path, definition, problem, mend}, empty if nothing.
+
+    conflicts: as plain data. management: the interfaces by which the node is managed. rails: interface names. migrate:
+    whether the role may take out what is movable.
+    """
+    found = [
+        {key: str(conflict[key]) for key in ("path", "definition", "problem", "mend")}
+        for conflict in conflicts
+        if not (migrate and conflict["movable"])
+    ]
+    for rail in rails:
+        if rail in management:
+            problem = f"{rail} is the interface by which this node is managed."
+            mend = (
+                "Name the interfaces of the QSFP cage (`rdma link` lists them) in cluster_rails. If it is one of them, "
+                "ssh came by a rail, as names of mDNS may lead: set ansible_host to the node's address on the LAN."
+            )
+            found.append({"path": "inventory", "definition": "cluster_rails", "problem": problem, "mend": mend})
+    return found
 
 
 def in_our_place(

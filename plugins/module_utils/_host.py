@@ -21,8 +21,10 @@ TIME_DAEMONS = (
 )
 """Services that set the clock by the network, as Debian and Ubuntu package them."""
 
-TAKES_SERVERS = frozenset({"systemd-timesyncd.service", "chrony.service", "chronyd.service"})
-"""Those that read servers from a file of their own in a folder for that."""
+CHRONY = frozenset({"chrony.service", "chronyd.service"})
+CHRONY_CONFIG = ("/etc/chrony/chrony.conf", "/etc/chrony/conf.d/*.conf")
+CHRONY_SOURCES = "/etc/chrony/sources.d"
+"""A folder for servers, by Debian's and Ubuntu's configuration; another one need not read it."""
 
 SWAP_MAKERS = ("zramswap.service", "zram-config.service", "dphys-swapfile.service", "swapspace.service")
 """Services that turn swap on by themselves, as zram-tools, zram-config, dphys-swapfile and swapspace package them."""
@@ -97,13 +99,28 @@ def oom_things(seen: Mapping[str, Any]) -> list[dict[str, Any]]:
 def swap_things(seen: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Whatever may turn swap on, and all areas that are on. seen: what host_info tells.
 
-    Each unit is masked, as some versions of systemd start it without swap.target.
+    Each unit is masked, as some versions of systemd start it without swap.target; one that somebody has put where the
+    mask would be is disabled.
     """
     aside = {"enabled": "disabled", "active": False}
-    makers = [{"kind": "unit", "name": name, "wanted": aside} for name in seen["swap_makers"]]
-    units = ["swap.target", *seen["swap_units"]]
-    masked = [{"kind": "unit", "name": name, "wanted": {"enabled": "masked"}} for name in units]
-    return [*makers, *masked, {"kind": "swap", "name": "all", "wanted": {"areas": []}}]
+    units = {
+        **dict.fromkeys(seen["swap_makers"], aside),
+        "swap.target": {"enabled": "masked"},
+        **{name: {"enabled": "disabled" if own else "masked"} for name, own in seen["swap_units"].items()},
+    }
+    things = [{"kind": "unit", "name": name, "wanted": wanted} for name, wanted in units.items()]
+    return [*things, {"kind": "swap", "name": "all", "wanted": {"areas": []}}]
+
+
+def swap_units(shown: Sequence[Mapping[str, str]]) -> dict[str, bool]:
+    """Unit by which systemd may turn swap on -> whether its file is where a mask would be.
+
+    shown: Id, LoadState, UnitFileState and FragmentPath of all. Those without a file are there because swap is on; one
+    that is masked already turns nothing on, nor does one of one's own that is not enabled.
+    """
+    own = {one["Id"]: one["FragmentPath"].startswith("/etc/") for one in shown if one.get("LoadState") == "loaded"}
+    files = {one["Id"]: one.get("UnitFileState", "") for one in shown if one.get("FragmentPath")}
+    return {name: own[name] for name, state in files.items() if name in own and (not own[name] or state == "enabled")}
 
 
 def sysctl_things(wanted: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
@@ -130,20 +147,26 @@ def time_things(seen: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"kind": "package", "name": "systemd-timesyncd"}, unit]
 
 
+def reads_sources(text: str) -> bool:
+    """Whether a configuration of chrony reads CHRONY_SOURCES."""
+    return bool(re.search(rf"^\s*sourcedir\s+{CHRONY_SOURCES}/?\s*$", text, re.MULTILINE))
+
+
 def time_server_things(seen: Mapping[str, Any], servers: Sequence[str]) -> dict[str, Any]:
     """Servers of one's own, for what sets the clock: {things, after, refused}. seen: what host_info tells.
 
     refused: the service that sets the clock and takes no servers from here, "" where it does.
     """
     unit = next(iter(seen["time_daemons"]), TIME_DAEMONS[0])
-    if not servers or unit not in TAKES_SERVERS:
+    takes = unit == TIME_DAEMONS[0] or (unit in CHRONY and seen["chrony_sources"])
+    if not servers or not takes:
         return {"things": [], "after": [], "refused": unit if servers else ""}
     head = "# Written by the role dgx_spark.sglang.host, which overwrites changes.\n"
     if unit == TIME_DAEMONS[0]:
         path = f"/etc/systemd/timesyncd.conf.d/{DROP_IN}"
         text = f"{head}[Time]\nNTP={' '.join(servers)}\n"
     else:
-        path = "/etc/chrony/sources.d/dgx-spark.sources"
+        path = f"{CHRONY_SOURCES}/dgx-spark.sources"
         text = head + "".join(f"server {name} iburst\n" for name in servers)
     # By a pattern, which may fit nothing: the service may be gone when this is put back.
     after = [["systemctl", "try-restart", unit.replace(".", "[.]")]]

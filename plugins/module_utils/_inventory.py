@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._container_runtime import check_container_runtime
@@ -68,8 +69,14 @@ CONNECTION: Mapping[str, Spec] = {
 }
 """Ansible's own variables by which a node is reached: wrong ones would show as a host that can't be."""
 
-PER_HOST = ("cluster_rank", "cluster_fabric_addresses", "firewall_ssh_ports", *CONNECTION)
-"""Variables that belong to one host; all others describe the cluster and must be the same on all hosts."""
+PER_HOST = (
+    *("cluster_rank", "cluster_fabric_addresses", *CONNECTION),
+    *("firewall_ssh_ports", "firewall_open_tcp_ports", "firewall_open_udp_ports"),
+    *("host_headless", "host_headless_now", "host_swap_off", "host_memlock", "host_sysctl", "host_kho_off"),
+    *("host_hold_packages", "host_hold_patterns", "host_oom_handover", "host_time_sync", "host_time_servers"),
+)
+"""Variables that belong to one host, which may be somebody's desk; all others describe the cluster and must be the same
+on all hosts."""
 
 Values = Mapping[str, Any]
 Check = Callable[[Sequence[Host], Values], list[Finding]]
@@ -78,6 +85,19 @@ Check = Callable[[Sequence[Host], Values], list[Finding]]
 def _rails_of(hosts: Sequence[Host], values: Values) -> list[str]:
     # One host alone has no rails: what is said of them is not used.
     return [str(rail["interface"]) for rail in values.get("cluster_rails") or []] if len(hosts) > 1 else []
+
+
+def _on_each(hosts: Sequence[Host], values: Values, check: Callable[[Values], list[Finding]]) -> list[Finding]:
+    """What is wrong with variables of which each host may have its own."""
+    found: dict[Finding, list[str]] = {}
+    for host in hosts:
+        own = {name: host.variables[name] for name in PER_HOST if name in values and name in host.variables}
+        for finding in check({**values, **own}):
+            found.setdefault(finding, []).append(host.name)
+    return [
+        finding if len(names) == len(hosts) else replace(finding, where=", ".join(names))
+        for finding, names in found.items()
+    ]
 
 
 CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
@@ -90,8 +110,11 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("cluster_rank",), check_ranks),
     (("ansible_host",), check_reached),
     (("cluster_rank", "cluster_rails", "cluster_fabric_addresses", "cluster_first_host_number"), check_rails),
-    ((), lambda hosts, values: check_firewall(values, _rails_of(hosts, values))),
-    ((), lambda hosts, values: check_host(values)),
+    (
+        (),
+        lambda hosts, values: _on_each(hosts, values, lambda own: check_firewall(own, _rails_of(hosts, values))),
+    ),
+    ((), lambda hosts, values: _on_each(hosts, values, check_host)),
     ((), lambda hosts, values: check_container_runtime(values)),
     ((), lambda hosts, values: check_memory_guard(values)),
     ((), lambda hosts, values: check_rank(values)),

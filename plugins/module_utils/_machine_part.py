@@ -53,9 +53,6 @@ UNIT_FILE_STATES = frozenset(
 ENDS = frozenset({"stop", "disable", "mask", "swapoff", "purge"})
 """Words of commands that end something: they come before files change, all others after."""
 
-BEGINS = frozenset({"start", "swapon"})
-"""Words of commands that begin something, which may be gone since it was recorded."""
-
 TURNS = 4
 """See Step.turn."""
 
@@ -101,14 +98,18 @@ class Step:
         return 1 if self.path else 3 if "swapon" in self.argv else 0 if ENDS & set(self.argv) else 2
 
     @property
-    def begins(self) -> bool:
-        """Whether it begins something, rather than say that it may."""
-        return bool(BEGINS & set(self.argv))
+    def area(self) -> str:
+        """The area of swap that it turns off or on, "" for none."""
+        return self.argv[-1] if self.argv and self.argv[0] in ("swapon", "swapoff") else ""
+
+    @property
+    def unit(self) -> str:
+        """The unit that it is about, "" for none."""
+        return self.argv[-1] if self.argv and self.argv[0] == "systemctl" else ""
 
     def is_done(self, areas: Sequence[Sequence[Any]]) -> bool:
         """Whether a unit has turned this area of swap off or on by now. areas: those that are on."""
-        verb, what = (self.argv[0], self.argv[-1]) if self.argv else ("", "")
-        return verb in ("swapon", "swapoff") and (what in [path for path, _ in areas]) == (verb == "swapon")
+        return (self.area in [path for path, _ in areas]) == (self.argv[0] == "swapon")
 
     @property
     def is_config(self) -> bool:
@@ -118,11 +119,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a record holds of a thing. former: as it was before. made: as it was made here, None if it was not."""
+    """What a record holds of a thing.
+
+    former: as it was before. made: as it was made here, None if it was not. returns: whether it is being put back: an
+    interrupted run may have left it in between.
+    """
 
     thing: Thing
     former: State
     made: State | None
+    returns: bool = False
 
 
 @dataclass
@@ -137,7 +143,13 @@ class Record:
         """For a file of JSON."""
         return {
             "things": [
-                {"kind": one.thing.kind, "name": one.thing.name, "former": one.former, "made": one.made}
+                {
+                    "kind": one.thing.kind,
+                    "name": one.thing.name,
+                    "former": one.former,
+                    "made": one.made,
+                    **({"returns": True} if one.returns else {}),
+                }
                 for one in self.entries.values()
             ],
             "after": [list(argv) for argv in self.after],
@@ -147,7 +159,10 @@ class Record:
 
 def read_record(document: Mapping[str, Any]) -> Record:
     """The record in a file of JSON; KeyError or TypeError where it is none."""
-    entries = [Entry(Thing(one["kind"], one["name"]), one["former"], one["made"]) for one in document["things"]]
+    entries = [
+        Entry(Thing(one["kind"], one["name"]), one["former"], one["made"], one.get("returns", False))
+        for one in document["things"]
+    ]
     return Record({one.thing.key: one for one in entries}, document["after"], bool(document["due"]))
 
 
@@ -194,14 +209,15 @@ def recorded(record: Record, seen: Sequence[tuple[Thing, State]], after: Sequenc
         known = entries.get(thing.key)
         if known is None:
             entries[thing.key] = Entry(thing, present, thing.wanted)
-        elif thing.wanted is not None:
-            entries[thing.key] = Entry(thing, known.former, thing.wanted)
+        else:
+            made = known.made if thing.wanted is None else thing.wanted
+            entries[thing.key] = Entry(thing, known.former, made)
     return Record(entries, after, record.due)
 
 
 def to_put_back(entry: Entry, present: State) -> State | None:
     """The state to put a thing back to: its former one, or None where somebody else has changed it since."""
-    if not differs(present, entry.former):
+    if entry.returns or not differs(present, entry.former):
         return entry.former
     if entry.made is not None and differs(present, entry.made):
         return None

@@ -33,8 +33,8 @@ class Cluster:
     """What the checks hold the nodes against: the plan, and settings of other roles.
 
     mtu: of the rails, in bytes. floor_bytes: least of MemAvailable before a start, 0 for any. image_bytes: room that
-    the image takes. gpu_devices: CDI names. guard, firewall: whether these roles do their work. group_port: UDP port
-    of the supervisors. hub: URL of the model hub.
+    the image takes. gpu_devices: CDI names. migrate_netplan: whether others' definitions of the rails may be taken out.
+    guard, firewall: whether these roles do their work. group_port: UDP port of the supervisors. hub: URL of the hub.
     """
 
     plan: Mapping[str, Any]
@@ -42,6 +42,7 @@ class Cluster:
     floor_bytes: int = 0
     image_bytes: int = 0
     gpu_devices: Sequence[str] = ()
+    migrate_netplan: bool = False
     guard: bool = True
     firewall: bool = True
     group_port: int = 50001

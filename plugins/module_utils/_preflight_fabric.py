@@ -8,7 +8,14 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check import ARP, CABLE, LINK_GBPS, PCIE_LANES
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check import (
+    ARP,
+    ARP_GOOD,
+    CABLE,
+    LINK_GBPS,
+    PCIE_LANES,
+)
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_netplan import obstacles
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_check import (
     BEFORE,
     ERROR,
@@ -341,6 +348,23 @@ def mtu_equal(nodes: Sequence[Node], _: Cluster) -> Iterable[Problem | Unjudged]
 
 
 @CHECKS.node(
+    "FABRIC.NETPLAN",
+    ERROR,
+    BEFORE,
+    scope=FABRIC,
+    title="Nobody else defines the rails, and the node is managed by none of them",
+    why="netplan merges all definitions of an interface, and one that is configured anew cuts off who comes by it: the "
+    "stage fabric would end there.",
+    mend="Take the definition out, or let the role do it: fabric_migrate_netplan.",
+)
+def netplan(node: Node, cluster: Cluster) -> Iterable[Problem]:
+    """What the role fabric refuses."""
+    told, rails = node.value("netplan"), [name for name, _ in node.rail_links()]
+    for one in obstacles(told["conflicts"], told["management"], rails, migrate=cluster.migrate_netplan):
+        yield Problem(f"{one['path']}: {one['definition']}: {one['problem']}", "the role's own", mend=one["mend"])
+
+
+@CHECKS.node(
     "FABRIC.MTU_KEPT",
     WARNING,
     READY,
@@ -390,9 +414,11 @@ def ping(node: Node, cluster: Cluster) -> Iterable[Problem]:
 def arp(node: Node, _: Cluster) -> Iterable[Problem]:
     """As it is in force."""
     for name, link in node.rail_links():
-        for key, least in ARP.items():
-            if link[key] is not None and link[key] < least:
-                yield Problem(f"{name}: {key} {link[key]}", f"{least}")
+        for key, wanted in ARP.items():
+            if link[key] is None:
+                raise NotApplicableError(f"{key} of {name} can't be read")
+            if link[key] not in ARP_GOOD[key]:
+                yield Problem(f"{name}: {key} {link[key]}", f"{wanted}")
 
 
 @CHECKS.node(

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,13 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils import (
     _preflight_parse,
     _rdma_sysfs,
     _shape,
+    _ssh,
 )
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_node import CONTAINER
 
 try:
     # It needs PyYAML, which netplan brings.
-    from ansible_collections.dgx_spark.sglang.plugins.module_utils import _fabric_netplan
+    from ansible_collections.dgx_spark.sglang.plugins.module_utils import _fabric_node
 except ImportError:
     NETPLAN_IS_READ = False
 else:
@@ -199,7 +200,7 @@ def sources_of(asked: Questions) -> dict[str, Callable[[], Any]]:
     }
     if asked.addresses:
         sources["rdma"] = lambda: _rdma_sysfs.read("/sys", printed("ip", "-json", "address", "show"), asked.addresses)
-        sources["netplan"] = lambda: netplan_mtus(asked.interfaces)
+        sources["netplan"] = lambda: netplan(asked.interfaces)
         sources["verbs"] = lambda: sorted(path.name for path in Path("/dev/infiniband").glob("uverbs*"))
     if asked.peers:
         sources["pings"] = lambda: pings(asked.peers, asked.mtu)
@@ -365,24 +366,24 @@ def owners_of(inodes: set[str]) -> dict[str, str]:
     return owners
 
 
-def netplan_mtus(interfaces: Sequence[str]) -> dict[str, Any]:
-    """{files, mtus}: netplan's files, and interface -> the MTU that their definitions of that name give, "" for none.
+def netplan(interfaces: Sequence[str]) -> dict[str, Any]:
+    """{files, mtus, conflicts, management}: netplan's files, and what of them is in the rails' way (_fabric_node).
 
-    Texts stay on the node: they may hold passwords of Wi-Fi.
+    mtus: interface -> the MTU that its definitions of that name give, "" for none. Texts stay on the node: they may
+    hold passwords of Wi-Fi.
     """
     if not NETPLAN_IS_READ:
         raise SourceError("netplan's files can't be read without PyYAML (python3-yaml)")
-    by_name: dict[str, Path] = {}
-    for directory in _fabric_netplan.DIRECTORIES:
-        by_name.update({path.name: path for path in Path(directory).glob("*.yaml")})
-    texts = {str(by_name[name]): by_name[name].read_text() for name in sorted(by_name)}
-    networks, _ = _fabric_netplan.parse(texts)
+    addresses = json.loads(printed("ip", "-json", "address", "show"))
+    routes = json.loads(printed("ip", "-json", "route", "show", "default") or "[]")
+    seen = _fabric_node.look(Path("/"), interfaces, addresses, routes, _ssh.connection())
     mtus = dict.fromkeys(interfaces, "")
-    for network in networks.values():
+    for network in seen.networks.values():
         for name, definition in (network.get("ethernets") or {}).items():
             if name in mtus and isinstance(definition, dict) and definition.get("mtu"):
                 mtus[name] = str(definition["mtu"])
-    return {"files": list(texts), "mtus": mtus}
+    conflicts = [asdict(conflict) for conflict in seen.conflicts]
+    return {"files": list(seen.texts), "mtus": mtus, "conflicts": conflicts, "management": list(seen.management)}
 
 
 def pings(peers: Sequence[Mapping[str, str]], mtu: int) -> list[dict[str, Any]]:

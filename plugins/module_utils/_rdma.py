@@ -68,11 +68,16 @@ class Device(TypedDict):
 
 
 class Aside(TypedDict):
-    """What the kernel tells of an interface by files, None where it does not."""
+    """What the kernel tells of an interface by files, None where it does not.
+
+    The settings of ARP are those in force, the higher of the interface's and that of all, and its own.
+    """
 
     speed_mbps: int | None
     arp_ignore: int | None
     arp_announce: int | None
+    arp_ignore_own: int | None
+    arp_announce_own: int | None
 
 
 class Interface(Aside):

@@ -11,6 +11,8 @@ from pathlib import Path
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _rdma, _rdma_rails
 
 _PCI_ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+ARP = ("arp_ignore", "arp_announce")
+
 _SETTINGS = {"lifespan"}
 """In hw_counters, but not a counter: for how many ms the kernel keeps what it read."""
 
@@ -23,8 +25,15 @@ def read(root: str, shown: str, addresses: Sequence[str], settings: str = "/proc
     found = devices(Path(root))
 
     def aside(name: str) -> _rdma.Aside:
-        ignore, announce = (arp(Path(settings), name, key) for key in ("arp_ignore", "arp_announce"))
-        return {"speed_mbps": speed(Path(root), name), "arp_ignore": ignore, "arp_announce": announce}
+        ignore, announce = (arp(Path(settings), name, key) for key in ARP)
+        every = [arp(Path(settings), "all", key) for key in ARP]
+        return {
+            "speed_mbps": speed(Path(root), name),
+            "arp_ignore": highest(ignore, every[0]),
+            "arp_announce": highest(announce, every[1]),
+            "arp_ignore_own": ignore,
+            "arp_announce_own": announce,
+        }
 
     interfaces = _rdma.interfaces_of(shown, found, aside)
     result: _rdma.Result = {"devices": found, "interfaces": interfaces, "rails": []}
@@ -45,8 +54,12 @@ def speed(root: Path, interface: str) -> int | None:
 
 
 def arp(settings: Path, interface: str, key: str) -> int | None:
-    """A setting of ARP as it is in force: the higher of the interface's and that of all (ip-sysctl)."""
-    values = [_integer(settings / "net/ipv4/conf" / name / key) for name in (interface, "all")]
+    """A setting of ARP of an interface, or of `all`."""
+    return _integer(settings / "net/ipv4/conf" / interface / key)
+
+
+def highest(*values: int | None) -> int | None:
+    """The setting in force, of an interface's and that of all (ip-sysctl); None where neither is known."""
     return max((value for value in values if value is not None), default=None)
 
 

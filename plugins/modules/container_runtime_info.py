@@ -52,6 +52,11 @@ devices:
   type: list
   elements: str
   sample: ["nvidia.com/gpu=0", "nvidia.com/gpu=all"]
+others:
+  description: Running containers, besides a rank's, that a restart of Docker would end; none where it has live-restore.
+  returned: success
+  type: list
+  elements: str
 distribution:
   description: C(ID) of C(/etc/os-release).
   returned: success
@@ -84,6 +89,7 @@ def main() -> None:
 
     words = shlex.split(Path("/etc/os-release").read_text(), comments=True)
     system = dict(word.partition("=")[::2] for word in words)
+    live_restore = told("docker", "info", "--format", "{{.LiveRestoreEnabled}}").strip()
     loaded = told("systemctl", "show", "--value", "--property=LoadState", REFRESH).strip()
     module.exit_json(
         changed=False,
@@ -91,6 +97,7 @@ def main() -> None:
         toolkit=_container_runtime.version_in(told("nvidia-ctk", "--version")),
         refresh=loaded == "loaded",
         devices=told("nvidia-ctk", "cdi", "list").split(),
+        others=_container_runtime.others(told("docker", "ps", "--format", "{{.Names}}"), live_restore == "true"),
         distribution=system.get("ID", ""),
         codename=system.get("VERSION_CODENAME", ""),
     )

@@ -111,6 +111,11 @@ def read(path: str) -> tuple[str, bool]:
         ) from None
 
 
+def hide(module: AnsibleModule, *texts: str) -> None:
+    """Show no password of these texts: in no diff, nor setting, nor error, nor among what the module was told."""
+    module.no_log_values.update(_docker_daemon.passwords(*texts))
+
+
 def write(module: AnsibleModule, path: str, text: str, present: bool) -> dict[str, str]:
     """Put the text in place of the file in one step, after a copy of the old one."""
     backup = {"backup_file": module.backup_local(path)} if present else {}
@@ -170,6 +175,7 @@ def work(module: AnsibleModule, path: str) -> dict[str, Any]:
     """Read, work out the new text, and write it. BadConfigError or OSError where that can't be."""
     record, merging = module.params["record"], module.params["state"] == "merged"
     before, present = read(path)
+    hide(module, before)
     current = _docker_daemon.parse(before, path)
     noted = read_record(record)
     # Ours is taken out, so that what somebody has changed since the record was made becomes what was there before.
@@ -182,8 +188,6 @@ def work(module: AnsibleModule, path: str) -> dict[str, Any]:
     after: str | None = _docker_daemon.rendered(settings)
     if not merging:
         after, settings = former, _docker_daemon.parse(former or "", path)
-    # Nothing of the result shows them: no diff, no settings, nor what the module was told.
-    module.no_log_values.update(_docker_daemon.passwords(f"{before}\n{json.dumps(settings)}"))
     changed = present != (after is not None) or not _docker_daemon.same(current, settings)
     result: dict[str, Any] = {"changed": changed, "path": path, "settings": settings}
     if changed and module._diff:
@@ -223,6 +227,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     path = os.path.abspath(module.params["path"])
+    hide(module, *(_docker_daemon.rendered(module.params[name]) for name in ("settings", "defaults")))
     try:
         result = work(module, path)
     except _docker_daemon.BadConfigError as trouble:

@@ -109,20 +109,11 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _ssh
 
 try:
-    from ansible_collections.dgx_spark.sglang.plugins.module_utils import _fabric_netplan
+    from ansible_collections.dgx_spark.sglang.plugins.module_utils import _fabric_netplan, _fabric_node
 except ImportError:
     YAML_IS_THERE = False
 else:
     YAML_IS_THERE = True
-
-
-def read_files(root: Path) -> dict[str, str]:
-    """All netplan files by path, in netplan's order: by name, and of one name only the weightiest."""
-    by_name: dict[str, Path] = {}
-    for directory in _fabric_netplan.DIRECTORIES:
-        for path in root.joinpath(directory.lstrip("/")).glob("*.yaml"):
-            by_name[path.name] = path
-    return {f"/{by_name[name].relative_to(root)}": by_name[name].read_text() for name in sorted(by_name)}
 
 
 def ip(module: AnsibleModule, *words: str) -> list[dict[str, Any]]:
@@ -137,19 +128,6 @@ def mode_of(path: Path) -> str:
     return f"{stat.S_IMODE(path.stat().st_mode):04o}" if path.exists() else "0600"
 
 
-def driver(root: Path, name: str) -> str:
-    """The kernel module of an interface."""
-    link = root / "sys/class/net" / name / "device/driver"
-    return link.resolve().name if link.exists() else ""
-
-
-def management(addresses: list[dict[str, Any]], routes: list[dict[str, Any]], session: list[str]) -> list[str]:
-    """The interfaces that carry the ssh session's own address or a default route."""
-    own = session[2] if session else ""
-    names = {link["ifname"] for link in addresses for entry in link["addr_info"] if own and entry.get("local") == own}
-    return sorted(names | {route["dev"] for route in routes if "dev" in route})
-
-
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -162,26 +140,18 @@ def main() -> None:
     if not YAML_IS_THERE:
         module.fail_json(msg=missing_required_lib("PyYAML (apt-get install python3-yaml)"))
     root = Path(module.params["root"])
-    texts = read_files(root)
-    networks, found = _fabric_netplan.parse(texts)
-    addresses = ip(module, "address", "show")
-    links = [
-        _fabric_netplan.Link(link["ifname"], link.get("address", ""), driver(root, link["ifname"]))
-        for link in addresses
-    ]
-    others = {path: network for path, network in networks.items() if not _fabric_netplan.is_ours(path)}
-    found += _fabric_netplan.conflicts(others, module.params["interfaces"], links)
-    found += _fabric_netplan.in_our_place(texts, networks, module.params["interfaces"], links)
+    addresses, routes = ip(module, "address", "show"), ip(module, "route", "show", "default")
+    seen = _fabric_node.look(root, module.params["interfaces"], addresses, routes, _ssh.connection())
     migrated = [
         {"path": path, "content": content, "mode": mode_of(root / path.lstrip("/"))}
-        for path, content in _fabric_netplan.migrated(texts, found).items()
+        for path, content in _fabric_netplan.migrated(seen.texts, seen.conflicts).items()
     ]
     module.exit_json(
         changed=False,
-        files=list(texts),
-        conflicts=[asdict(conflict) for conflict in found],
+        files=list(seen.texts),
+        conflicts=[asdict(conflict) for conflict in seen.conflicts],
         migrated=migrated,
-        management=management(addresses, ip(module, "route", "show", "default"), _ssh.connection()),
+        management=seen.management,
     )
 
 

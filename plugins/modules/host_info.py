@@ -10,8 +10,8 @@ module: host_info
 short_description: Tell how a node is set up as a machine
 version_added: 0.1.0
 description:
-  - Tells the kernel's command line, whether a desktop runs, systemd's limit of locked memory, who sets the clock, and
-    who would guard the memory beside the role C(memory_guard).
+  - Tells the kernel's command line, whether a desktop runs, what turns swap on, systemd's limit of locked memory, who
+    sets the clock, and who would guard the memory beside the role C(memory_guard).
   - Changes nothing.
 options: {}
 attributes:
@@ -47,17 +47,20 @@ memlock:
   type: str
   sample: "8388608"
 swap_makers:
-  description: The services that turn swap on by themselves.
+  description: The services that turn swap on by themselves, and run or are enabled.
   returned: success
   type: list
   elements: str
   sample: [zramswap.service]
 swap_units:
-  description: The units by which systemd turns swap on, but for those that are only there because it is on.
+  description: The units by which systemd may turn swap on, and for each whether its file is where a mask would be.
   returned: success
-  type: list
-  elements: str
-  sample: [swap.img.swap]
+  type: dict
+  sample: {swap.img.swap: false}
+chrony_sources:
+  description: Whether chrony reads servers from the folder of Debian's configuration.
+  returned: success
+  type: bool
 time_daemons:
   description: The services that set the clock.
   returned: success
@@ -104,7 +107,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
 
     def show(properties: str, *units: str) -> list[dict[str, str]]:
-        _, told, _ = module.run_command(["systemctl", "show", f"--property={properties}", "--", *units])
+        _, told, _ = module.run_command(["systemctl", "show", "--all", f"--property={properties}", "--", *units])
         return _host.blocks(told)
 
     def active(units: tuple[str, ...]) -> list[str]:
@@ -119,15 +122,20 @@ def main() -> None:
     texts = {path: text_of(path) for path in overrides if not os.path.islink(path)}
     processes = [path.parent for path in Path("/proc").glob("[0-9]*/comm") if text_of(path).strip() == "earlyoom"]
     running = [_host.unit_of(text_of(folder / "cgroup")) for folder in processes]
+    chrony = [path for pattern in _host.CHRONY_CONFIG for path in sorted(glob.glob(pattern))]
     slices = zip(_host.GUARDED_SLICES, show("ManagedOOMSwap,ManagedOOMMemoryPressure", *_host.GUARDED_SLICES))
     module.exit_json(
         changed=False,
         cmdline=text_of("/proc/cmdline").split(),
         desktop=bool(active(("display-manager.service",))),
         memlock=manager.get("DefaultLimitMEMLOCK", ""),
-        swap_makers=active(_host.SWAP_MAKERS),
-        # Not those of a link by another name of the device, which are not enabled, nor started by anything.
-        swap_units=[one["Id"] for one in show("Id,FragmentPath", "*.swap") if one.get("FragmentPath")],
+        swap_makers=[
+            one["Id"]
+            for one in show("Id,ActiveState,UnitFileState", *_host.SWAP_MAKERS)
+            if one.get("ActiveState") == "active" or one.get("UnitFileState") == "enabled"
+        ],
+        swap_units=_host.swap_units(show("Id,LoadState,UnitFileState,FragmentPath", "*.swap")),
+        chrony_sources=any(_host.reads_sources(text_of(path)) for path in chrony),
         time_daemons=active(_host.TIME_DAEMONS),
         masked=os.path.islink(_host.EARLYOOM_OVERRIDES[0]),
         guarded=_host.GUARD_MARK in text_of(_host.EARLYOOM_FILE),

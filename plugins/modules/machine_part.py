@@ -95,7 +95,12 @@ things:
   elements: str
   sample: [link /etc/systemd/system/default.target]
 left:
-  description: What somebody else has changed since and was not put back, or is gone and can't be begun again.
+  description: What somebody else has changed since, and was not put back.
+  returned: success
+  type: list
+  elements: str
+gone:
+  description: What is there no more and could not be brought back, such as an area of swap whose file was removed.
   returned: success
   type: list
   elements: str
@@ -108,6 +113,7 @@ import os
 import stat
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +177,17 @@ def packages() -> dict[str, str]:
 
 
 def areas() -> list[list[Any]]:
-    """The areas of swap that are on."""
-    return _machine_part.swap_areas(Path("/proc/swaps").read_text())
+    """The areas of swap that are on; a kernel without swap has no such file."""
+    file = Path("/proc/swaps")
+    return _machine_part.swap_areas(file.read_text()) if file.exists() else []
+
+
+def is_gone(step: Step) -> bool:
+    """Whether what a step could not bring back is there no more: a unit, or an area of swap."""
+    if step.area or step.unit.endswith(".swap"):
+        return True
+    asked = ["systemctl", "show", "--value", "--property=LoadState", step.unit]
+    return bool(step.unit) and run(asked, may_fail=True).strip() == "not-found"
 
 
 def look(thing: Thing) -> State:
@@ -230,7 +245,7 @@ def write(path: str, content: bytes, mode: int) -> None:
 def perform(step: Step) -> None:
     """Do one step."""
     if step.argv:
-        if not step.is_done(areas()):
+        if not (step.area and step.is_done(areas())):
             run(list(step.argv))
     elif step.content is not None:
         write(step.path, step.content, step.mode)
@@ -317,10 +332,10 @@ class Part:
     def act(self, todo: list[Step], *, back: bool = False) -> list[str]:
         """Do it. That commands are due is noted first: a run that is interrupted is made up for by the next.
 
-        back: what was begun before may be gone since, such as the file of an area of swap: that does not keep all the
-        rest from being put back. Returns what could not be begun.
+        back: what is gone since, such as the file of an area of swap, does not keep all the rest from being put back.
+        Returns what could not be brought back for that.
         """
-        failed = []
+        gone = []
         if self.record.after and any(step.is_config for step in todo):
             self.record.due = True
             self.keep()
@@ -330,15 +345,15 @@ class Part:
                     try:
                         perform(step)
                     except PartError as trouble:
-                        if not (back and step.begins):
+                        if not (back and is_gone(step)):
                             raise
-                        failed.append(str(trouble))
+                        gone.append(str(trouble))
             if turn == 1 and self.record.due:
                 for argv in self.record.after:
                     run(list(argv))
                 self.record.due = False
                 self.keep()
-        return failed
+        return gone
 
     def make(self) -> bool:
         """Make it as it is wanted, by a record that is complete before the first change. Returns whether it changes."""
@@ -346,7 +361,8 @@ class Part:
         todo = self.steps()
         if not self.module.check_mode:
             # What is put back now has to be known until it is.
-            both = Record({**self.record.entries, **fresh.entries}, fresh.after, due)
+            going = {key: replace(entry, returns=True) for key, entry in self.record.entries.items()}
+            both = Record({**going, **fresh.entries}, fresh.after, due)
             for record in (both, Record(fresh.entries, fresh.after)):
                 if record.as_dict() != self.record.as_dict() or not os.path.exists(self.path):
                     self.record = record
@@ -355,26 +371,37 @@ class Part:
                     self.act(todo)
         return bool(todo) or due
 
-    def restore(self) -> tuple[bool, list[str]]:
-        """Put back what was there before. Returns whether it changes, and what is not as it was."""
+    def restore(self) -> tuple[bool, list[str], list[str]]:
+        """Put back what was there before.
+
+        Returns whether it changes, what somebody else has changed since, and what can't be brought back.
+        """
+        gone: list[str] = []
         due, left = self.record.due, self.plan_back(list(self.record.entries))
         todo = self.steps()
         if not self.module.check_mode:
-            left += self.act(todo, back=True)
+            entries = {
+                key: replace(entry, returns=True) for key, entry in self.record.entries.items() if key not in left
+            }
+            self.record = replace(self.record, entries=entries)
+            if todo:
+                self.keep()
+            gone = self.act(todo, back=True)
             Path(self.path).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # the record of another part is in it
                 os.rmdir(self.module.params["records"])
-        return bool(todo) or due, left
+        return bool(todo) or due, left, gone
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     """Bring the part to its state, and tell."""
     part = Part(module)
     left: list[str] = []
+    gone: list[str] = []
     if module.params["state"] == "present":
         changed = part.make()
     else:
-        changed, left = part.restore()
+        changed, left, gone = part.restore()
     diff = [
         {
             "before_header": thing.key,
@@ -384,7 +411,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         }
         for thing, before, after in part.changes
     ]
-    return {"changed": changed, "things": [thing.key for thing, _, _ in part.changes], "left": left, "diff": diff}
+    things = [thing.key for thing, _, _ in part.changes]
+    return {"changed": changed, "things": things, "left": left, "gone": gone, "diff": diff}
 
 
 def main() -> None:
@@ -397,8 +425,11 @@ def main() -> None:
     except OSError as trouble:
         module.fail_json(msg=f"{module.params['name']}: {trouble.filename or 'a file'}: {trouble.strerror or trouble}.")
     if result["left"]:
-        told = "; ".join(result["left"])
-        module.warn(f"{module.params['name']}: changed by somebody else since, and left alone: {told}")
+        module.warn(
+            f"{module.params['name']}: changed by somebody else since, and left alone: {', '.join(result['left'])}"
+        )
+    for told in result["gone"]:
+        module.warn(f"{module.params['name']}: was there before, and can't be brought back: {told}")
     module.exit_json(**result)
 
 

@@ -193,11 +193,19 @@ interfaces:
       type: int
       sample: 200000
     arp_ignore:
-      description: The setting of ARP that is in force, none where it can't be read.
+      description: The setting of ARP in force, the higher of its own and that of all; none where it can't be read.
       type: int
       sample: 1
     arp_announce:
-      description: The setting of ARP that is in force, none where it can't be read.
+      description: The setting of ARP in force, the higher of its own and that of all; none where it can't be read.
+      type: int
+      sample: 2
+    arp_ignore_own:
+      description: Its own setting of ARP.
+      type: int
+      sample: 1
+    arp_announce_own:
+      description: Its own setting of ARP.
       type: int
       sample: 2
     addresses:

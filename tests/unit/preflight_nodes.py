@@ -135,7 +135,12 @@ def gathered(number: int) -> Gathered:
         "firewall": {"code": 0, "out": "table inet dgx_spark {\n}\n", "error": ""},
         "names": {HOSTS[number]: "127.0.1.1", "registry-1.docker.io": "203.0.113.5", "huggingface.co": "203.0.113.6"},
         "rdma": json.loads(rdma_text().replace(".11", f".{11 + number}").replace("640b", f"64{11 + number:02x}")),
-        "netplan": {"files": ["/etc/netplan/40-cx7.yaml"], "mtus": dict.fromkeys(INTERFACES, "9000")},
+        "netplan": {
+            "files": ["/etc/netplan/40-cx7.yaml"],
+            "mtus": dict.fromkeys(INTERFACES, "9000"),
+            "conflicts": [],
+            "management": ["enP7s7"],
+        },
         "verbs": ["uverbs0", "uverbs1", "uverbs2", "uverbs3"],
         "pings": pings,
         "cuda": {"available": True, "problem": None, "mend": None, "devices": [device]},

@@ -164,6 +164,14 @@ case "$*" in
 *) exit 1 ;;
 esac
 """,
+    # Somebody runs a container of their own.
+    "docker": """#!/bin/sh
+case "$1" in
+ps) printf 'open-webui\\\\nsglang-rank\\\\n' ;;
+info) echo LIVE_RESTORE ;;
+*) exit 1 ;;
+esac
+""",
     # A node that serves nothing yet, whose Docker and CDI units are enabled and active.
     "systemctl": """#!/bin/sh
 case "$*" in
@@ -179,14 +187,17 @@ esac
 }
 
 
+STOCK = ("dockerd", "nvidia-ctk", "systemctl")
+
+
 def run_role(
-    folder: Path, daemon: dict[str, Any], programs: tuple[str, ...] = tuple(PROGRAMS), **variables: Any
+    folder: Path, daemon: dict[str, Any], programs: tuple[str, ...] = STOCK, live: Any = "false", **variables: Any
 ) -> str:
     """The whole role in a check run on a node with these programs; returns what it tells."""
     (folder / "bin").mkdir(exist_ok=True)
     for name in programs:
         text = PROGRAMS[name]
-        (folder / "bin" / name).write_text(text.replace("\\\\n", "\\n"))
+        (folder / "bin" / name).write_text(text.replace("\\\\n", "\\n").replace("LIVE_RESTORE", live))
         (folder / "bin" / name).chmod(0o755)
     (folder / "play.yml").write_text(PLAY)
     (folder / "daemon.json").write_text(json.dumps(daemon))
@@ -218,6 +229,16 @@ def test_on_dgx_os_the_bound_of_the_logs_is_merged(tmp_path: Path) -> None:
     # The file, and the restart of Docker.
     assert changes(told) == [2, 2, 2, 2]
     assert '"max-size": "50m"' in told
+
+
+def test_a_restart_that_would_end_somebodys_containers_waits(tmp_path: Path) -> None:
+    programs = (*STOCK, "docker")
+    told = run_role(tmp_path, DGX_DAEMON, programs)
+    assert changes(told) == [1, 1, 1, 1]
+    assert "and these containers run: open-webui. Mend:" in " ".join(told.split())
+    assert changes(run_role(tmp_path, DGX_DAEMON, programs, container_runtime_restart="always")) == [2, 2, 2, 2]
+    # With live-restore they go on.
+    assert changes(run_role(tmp_path, DGX_DAEMON, programs, "true")) == [2, 2, 2, 2]
 
 
 def test_on_the_cpu_nothing_of_nvidias_is_set_up(tmp_path: Path) -> None:

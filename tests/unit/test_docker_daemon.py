@@ -170,6 +170,7 @@ def test_what_is_no_longer_asked_for_goes(tmp_path: Path) -> None:
     [
         ('{"http-proxy": "http://me:pa-ss@proxy:3128"}', {"pa-ss"}),
         ('["http://a:p@x@host", "https://b:%40q@host/path"]', {"p@x", "%40q"}),
+        ('{"http-proxy": "me:canäry@proxy:3128"}', {"canäry"}),
         ('["http://me@proxy:3128", "198.18.0.2:5000", "http://proxy:3128/a@b", "http://:@x"]', set()),
     ],
 )
@@ -180,7 +181,7 @@ def test_passwords_in_addresses(text: str, found: set[str]) -> None:
 def test_a_proxys_password_is_shown_nowhere(tmp_path: Path) -> None:
     path = tmp_path / "daemon.json"
     path.write_text('{"proxies": {"http-proxy": "http://me:old-canary@proxy:3128"}}')
-    proxies = {"http-proxy": "http://me:new-canary@proxy:3128"}
+    proxies = {"http-proxy": "http://me:new-canary@proxy:3128", "https-proxy": "me:canary-ä@proxy:3128"}
     arguments = {
         "path": str(path),
         "record": str(tmp_path / "records/docker.json"),
@@ -193,6 +194,13 @@ def test_a_proxys_password_is_shown_nowhere(tmp_path: Path) -> None:
         assert "canary" not in outcome.shown
         assert "********" in outcome.shown
     assert json.loads(path.read_text())["proxies"] == proxies
+    # Nor where the file can't be read, or is none.
+    for spoilt in (b'{"http-proxy": "http://me:old-canary@proxy:3128"', b"\xff"):
+        path.write_bytes(spoilt)
+        outcome = adhoc.run(tmp_path, "docker_daemon_config", arguments, env={"ANSIBLE_VERBOSITY": "3"})
+        assert outcome.result["failed"]
+        assert "invocation" in outcome.shown
+        assert "canary" not in outcome.shown
 
 
 def test_module_makes_the_directory(tmp_path: Path) -> None:

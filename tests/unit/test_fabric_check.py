@@ -9,12 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check import ARP, check_rails, config_differs
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check import (
+    ARP,
+    check_rails,
+    config_differs,
+    settings_differ,
+)
 
 RAILS = [
     {"interface": "enp1s0f1np1", "hca": "", "subnet": "192.168.100.0/24"},
     {"interface": "enP2p1s0f1np1", "hca": "", "subnet": "192.168.101.0/24"},
 ]
+OWN = {f"{key}_own": value for key, value in ARP.items()}
 RANK = {
     "host": "spark-0",
     "addresses": ["192.168.100.11", "192.168.101.11"],
@@ -27,12 +33,20 @@ def good() -> dict[str, Any]:
     """What rdma_info tells of a node that is as planned."""
     links, rails, devices = [], [], []
     for interface, hca, address in zip(RANK["interfaces"], RANK["hcas"], RANK["addresses"], strict=True):
-        link = {"name": interface, "mtu": 9000, "up": True, "carrier": True, "speed_mbps": 200000, **ARP}
+        link = {"name": interface, "mtu": 9000, "up": True, "carrier": True, "speed_mbps": 200000, **ARP, **OWN}
         links.append({**link, "addresses": [f"{address}/24"], "hca": hca})
         rails.append({"address": address, "interface": interface, "hca": hca, "problem": None, "mend": None})
         devices.append({"name": hca, "pci": {"width": 4}})
     lan = {"name": "enP7s7", "mtu": 1500, "up": True, "carrier": True, "speed_mbps": 10000}
-    links.append({**lan, **dict.fromkeys(ARP, 0), "addresses": ["10.0.0.7/24", "fe80::1/64"], "hca": None})
+    links.append(
+        {
+            **lan,
+            **dict.fromkeys(ARP, 0),
+            **dict.fromkeys(OWN, 0),
+            "addresses": ["10.0.0.7/24", "fe80::1/64"],
+            "hca": None,
+        }
+    )
     return {"interfaces": links, "rails": rails, "devices": devices}
 
 
@@ -72,8 +86,10 @@ def test_nothing_is_found_where_all_is_right() -> None:
         (link(0, addresses=["192.168.100.11/16"]), [("FABRIC.ADDRESS", "fail")]),
         (link(0, addresses=["192.168.100.11/24", "169.254.3.4/16"]), [("FABRIC.ADDRESS", "fail")]),
         (link(0, addresses=["192.168.100.11/24", "fe80::2/64"]), [("FABRIC.IPV6", "warn")]),
-        (link(0, arp_ignore=0), [("FABRIC.ARP", "warn")]),
-        (link(0, arp_announce=1), [("FABRIC.ARP", "warn")]),
+        (link(0, arp_ignore=0, arp_ignore_own=0), [("FABRIC.ARP", "warn")]),
+        (link(0, arp_announce=1, arp_announce_own=1), [("FABRIC.ARP", "warn")]),
+        # That of all counts, and is not the rails' to set.
+        (link(0, arp_ignore=8), [("FABRIC.ARP_ALL", "warn")]),
         (link(0, arp_ignore=2, arp_announce=None), []),
         (link(2, addresses=["192.168.100.99/24"]), [("FABRIC.SUBNET", "fail")]),
         (place(hca="mlx5_1"), [("FABRIC.HCA", "fail")]),
@@ -101,7 +117,9 @@ def test_rdma_is_not_asked_for_where_it_is_not_planned() -> None:
 
 @pytest.mark.parametrize(
     ("name", "differs"),
-    [("FABRIC.MTU", True), ("FABRIC.ADDRESS", True), ("FABRIC.ARP", True), ("FABRIC.CARRIER", False)],
+    [("FABRIC.MTU", True), ("FABRIC.ADDRESS", True), ("FABRIC.ARP", False), ("FABRIC.CARRIER", False)],
 )
 def test_what_configuring_again_can_mend(name: str, differs: bool) -> None:
     assert config_differs([{"id": name}]) is differs
+    # What the kernel is told again leaves links and addresses alone.
+    assert settings_differ([{"id": name}]) is (name == "FABRIC.ARP")

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.dgx_spark.sglang.plugins.filter import fabric
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _fabric_netplan
 
@@ -249,7 +250,8 @@ def test_networkmanagers_files_say_whom_they_are_about(node: Node, text: str, is
 
 
 def test_the_role_writes_what_is_read() -> None:
-    assert f"/{program.SYSCTL_FILE}" == fabric.SYSCTL_FILE
+    variables = yaml.safe_load((Path(program.__file__).parents[1] / "vars/main.yml").read_text())
+    assert f"/{program.SYSCTL_FILE}" == fabric.SYSCTL_FILE == variables["fabric_sysctl_file"]
     said = [line.partition(" =")[0] for line in _fabric_netplan.sysctls(["x"]).splitlines()[1:]]
     assert said == [f"net/{setting.format('x')}" for setting in program.SETTINGS]
 

@@ -29,7 +29,8 @@ SEEN: dict[str, Any] = {
     "memlock": "8388608",
     "time_daemons": ["systemd-timesyncd.service"],
     "swap_makers": [],
-    "swap_units": [],
+    "swap_units": {},
+    "chrony_sources": False,
     "guarded": False,
     "masked": False,
     "oom_rivals": {"files": [], "units": []},
@@ -140,7 +141,7 @@ def test_whoever_sets_the_clock_goes_on() -> None:
     ],
 )
 def test_time_servers_of_ones_own(daemons: list[str], path: str, text: str, after: str) -> None:
-    seen = {**SEEN, "time_daemons": daemons}
+    seen = {**SEEN, "time_daemons": daemons, "chrony_sources": True}
     given = _host.time_server_things(seen, ["a.example", "b.example"])
     (thing,) = given["things"]
     assert (thing["name"], thing["wanted"]["content"].partition("\n")[2]) == (path, text)
@@ -150,16 +151,43 @@ def test_time_servers_of_ones_own(daemons: list[str], path: str, text: str, afte
 
 
 def test_time_servers_that_no_file_of_ours_can_give() -> None:
-    for unit in set(_host.TIME_DAEMONS) - _host.TAKES_SERVERS:
+    """Also chrony, where its configuration does not read the folder."""
+    for unit in _host.TIME_DAEMONS[1:]:
         seen = {**SEEN, "time_daemons": [unit]}
         assert _host.time_server_things(seen, ["a.example"]) == {"things": [], "after": [], "refused": unit}
         assert _host.time_server_things(seen, [])["refused"] == ""
 
 
 def test_all_that_may_turn_swap_on_is_set_aside() -> None:
-    seen = {**SEEN, "swap_makers": ["zramswap.service"], "swap_units": ["swap.img.swap"]}
-    units = ["unit zramswap.service", "unit swap.target", "unit swap.img.swap"]
-    assert keys(_host.swap_things(seen)) == [*units, "swap all"]
+    seen = {**SEEN, "swap_makers": ["zramswap.service"], "swap_units": {"swap.img.swap": False, "mine.swap": True}}
+    assert [(one["name"], one["wanted"]) for one in _host.swap_things(seen)] == [
+        ("zramswap.service", {"enabled": "disabled", "active": False}),
+        ("swap.target", {"enabled": "masked"}),
+        ("swap.img.swap", {"enabled": "masked"}),
+        # Where a mask would be is its own file.
+        ("mine.swap", {"enabled": "disabled"}),
+        ("all", {"areas": []}),
+    ]
+
+
+def test_units_by_which_systemd_may_turn_swap_on() -> None:
+    rows = [
+        ("swap.img.swap", "loaded", "generated", "/run/systemd/generator/swap.img.swap"),
+        ("dev-zram0.swap", "loaded", "generated", "/run/systemd/generator/dev-zram0.swap"),
+        ("mine.swap", "loaded", "enabled", "/etc/systemd/system/mine.swap"),
+        ("unused.swap", "loaded", "disabled", "/etc/systemd/system/unused.swap"),
+        ("masked.swap", "masked", "masked", "/etc/systemd/system/masked.swap"),
+        ("by-hand.swap", "loaded", "", ""),
+        ("gone.swap", "not-found", "", ""),
+    ]
+    shown = [dict(zip(("Id", "LoadState", "UnitFileState", "FragmentPath"), row, strict=True)) for row in rows]
+    assert _host.swap_units(shown) == {"swap.img.swap": False, "dev-zram0.swap": False, "mine.swap": True}
+    assert _host.swap_units([]) == {}
+
+
+def test_a_configuration_of_chrony_that_reads_the_folder_of_servers() -> None:
+    assert _host.reads_sources("# Debian\nsourcedir /run/chrony-dhcp\nsourcedir /etc/chrony/sources.d\n")
+    assert not _host.reads_sources("#sourcedir /etc/chrony/sources.d\nserver a.example iburst\n")
 
 
 @pytest.mark.parametrize(

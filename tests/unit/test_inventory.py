@@ -124,6 +124,14 @@ WRONG = [
     Wrong("variable misspelt", everywhere(cluster_modle="x"), "cluster_modle", "x", "`cluster_model`"),
     Wrong("unknown cluster variable", everywhere(cluster_colour="red"), "cluster_colour", "red", "Use one of"),
     Wrong("other role misspelt", everywhere(rank_ulimit={}), "rank_ulimit", "{}", "`rank_ulimits`"),
+    Wrong("time server of one", on("spark-2", host_time_servers=["a b"]), "host_time_servers[0]", "a b", "ntp.example"),
+    Wrong(
+        "port of one",
+        on("spark-2", firewall_open_tcp_ports=[70000]),
+        "firewall_open_tcp_ports[0]",
+        "70000",
+        "1 to 65535",
+    ),
     Wrong("differs between hosts", on("spark-2", cluster_api_port=1234), "cluster_api_port", "spark-2", "once"),
     Wrong(
         "template fails",
@@ -381,6 +389,19 @@ def test_reference_inventory_is_right() -> None:
 def test_models_that_come_with_the_collection_are_right(name: str) -> None:
     profile = yaml.safe_load((COLLECTION / f"models/{name}.yml").read_text())
     assert check_profile(name, profile) == []
+
+
+def test_a_node_may_be_somebodys_desk() -> None:
+    variables = reference_variables()
+    on("spark-2", host_headless=False, host_swap_off=False, firewall_open_tcp_ports=[3389])(variables, {})
+    assert findings_of(variables, reference_profile()) == []
+
+
+def test_what_is_wrong_on_one_host_is_said_of_it_alone() -> None:
+    variables = reference_variables()
+    on("spark-2", host_time_servers=["a b"])(variables, {})
+    (finding,) = findings_of(variables, reference_profile())
+    assert finding.where == "spark-2"
 
 
 def test_one_node_needs_no_fabric() -> None:

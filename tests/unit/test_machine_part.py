@@ -66,8 +66,12 @@ def test_an_area_that_its_unit_has_turned_off_or_on_is_done() -> None:
     done = [["swapon", "--priority", "5", "/dev/dm 1"], ["swapoff", "/x"]]
     due = [["swapoff", "/swap.img"], ["swapon", "/other"]]
     assert [part.Step(argv).is_done(areas) for argv in (*done, *due)] == [True, True, False, False]
-    assert not part.Step(["systemctl", "start", "/swap.img"]).is_done(areas)
-    assert not part.Step(path="/swap.img").is_done(areas)
+    words = [["systemctl", "start", "swap.img.swap"], ["apt-mark", "hold", "swapon"], done[0]]
+    assert [(part.Step(argv).area, part.Step(argv).unit) for argv in words] == [
+        ("", "swap.img.swap"),
+        ("", ""),
+        ("/dev/dm 1", ""),
+    ]
 
 
 def test_swap_stays_on_where_what_is_in_it_would_not_leave_memory_enough() -> None:
@@ -165,6 +169,7 @@ def systemctl(folder: Path) -> Path:
 cd {folder}
 verb=$1; [ "$verb" = --quiet ] && {{ shift; verb=$1; }}
 echo "$@" >> asked
+[ "$verb" = show ] && {{ [ -e "unit-$4" ] && echo loaded || echo not-found; exit; }}
 read enabled active < "unit-$2" 2>/dev/null || [ "$verb" = daemon-reload ] || {{ echo 'No such unit' >&2; exit 1; }}
 case $verb in
 is-enabled) echo $enabled; [ $enabled = enabled ] ;;
@@ -299,11 +304,54 @@ def test_what_is_gone_keeps_nothing_else_from_being_put_back(node: Path) -> None
     (node / "records/x.json").write_text(json.dumps(record))
     (node / "unit-gone.swap").write_text("masked inactive\n")
     outcome = run(node, state="restored")
-    by_unit, by_swapon = outcome.result["left"]
+    by_unit, by_swapon = outcome.result["gone"]
+    assert outcome.result["left"] == []
     assert "systemctl start gone.swap" in by_unit
     assert f"swapon {gone}" in by_swapon
     assert (node / "old").read_bytes() == b"as it was\r\n\xff"
     assert not (node / "records/x.json").exists()
+
+
+def test_a_service_that_does_not_start_again_is_an_error_and_is_not_forgotten(node: Path) -> None:
+    (node / "unit-a.service").write_text("gone active\n")
+    wanted = {"kind": "unit", "name": "a.service", "wanted": {"active": False}}
+    run(node, things=[wanted])
+    given = {"name": "x", "state": "restored", "records": str(node / "records")}
+    path = {"PATH": f"{node / 'bin'}:{os.environ['PATH']}"}
+    for _ in range(2):
+        outcome = adhoc.run(node, "machine_part", given, env=path)
+        assert outcome.result["failed"]
+        assert "systemctl start a.service" in outcome.result["msg"]
+    (node / "unit-a.service").write_text("static inactive\n")
+    assert run(node, state="restored").result["changed"]
+    assert (node / "unit-a.service").read_text() == "static active\n"
+    # One that has been taken away since is told, and keeps nothing.
+    (node / "unit-a.service").write_text("static active\n")
+    run(node, things=[wanted])
+    (node / "unit-a.service").unlink()
+    (gone,) = run(node, state="restored").result["gone"]
+    assert "systemctl start a.service" in gone
+
+
+def test_an_interrupted_way_back_is_gone_to_its_end(node: Path) -> None:
+    """The unit is enabled again and does not run yet: neither as it was, nor as it was made."""
+    run(node, things=things(node))
+    record = node / "records/x.json"
+    given = {"name": "x", "state": "restored", "records": str(node / "records")}
+    path = {"PATH": f"{node / 'bin'}:{os.environ['PATH']}"}
+    (node / "bin/true").write_text("#!/bin/sh\nexit 1\n")
+    (node / "bin/true").chmod(0o755)
+    # The commands after the files fail: what begins something was not come to.
+    document = json.loads(record.read_text()) | {"after": [["true"]]}
+    record.write_text(json.dumps(document))
+    assert adhoc.run(node, "machine_part", given, env=path).result["failed"]
+    assert (node / "unit-a.service").read_text() == "disabled inactive\n"
+    (node / "unit-a.service").write_text("enabled inactive\n")
+    (node / "bin/true").unlink()
+    outcome = run(node, state="restored")
+    assert (outcome.result["left"], outcome.result["gone"]) == ([], [])
+    assert (node / "unit-a.service").read_text() == "enabled active\n"
+    assert (node / "old").read_bytes() == b"as it was\r\n\xff"
 
 
 def test_what_can_not_be_begun_as_wanted_is_an_error(node: Path) -> None:

@@ -105,6 +105,16 @@ def settings(**values: Any) -> Change:
     return lambda scene: scene.settings.update(values)
 
 
+TAKEN = {
+    "path": "/etc/netplan/50-cloud-init.yaml",
+    "definition": "ethernets.all-en",
+    "problem": "Matches the rail enp1s0f1np1 and also enP7s7.",
+    "mend": "Narrow its match to enP7s7.",
+    "movable": False,
+}
+MIGRATES = settings(migrate_netplan=True)
+
+
 def stopped(scene: Scene) -> None:
     """No rank runs."""
     for node in range(len(HOSTS)):
@@ -378,6 +388,14 @@ CASES: dict[str, Case] = {
     ),
     "FABRIC.MTU": Case([(link(INTERFACES[0], mtu=1500), f"{INTERFACES[0]}: 1500")]),
     "FABRIC.MTU_EQUAL": Case([(link(INTERFACES[1], mtu=1500), "9000/1500 on spark-0")]),
+    "FABRIC.NETPLAN": Case(
+        [
+            (value("netplan", "conflicts", to=[TAKEN]), "50-cloud-init.yaml: ethernets.all-en: Matches the rail"),
+            (value("netplan", "management", to=["enp1s0f1np1"]), "enp1s0f1np1 is the interface by which"),
+            (all_of(MIGRATES, value("netplan", "conflicts", to=[TAKEN])), "50-cloud-init.yaml"),
+        ],
+        [nothing, all_of(MIGRATES, value("netplan", "conflicts", to=[{**TAKEN, "movable": True}]))],
+    ),
     "FABRIC.MTU_KEPT": Case(
         [
             (value("netplan", "mtus", INTERFACES[0], to=""), f"{INTERFACES[0]}: none"),
@@ -397,8 +415,10 @@ CASES: dict[str, Case] = {
         [
             (link(INTERFACES[0], arp_ignore=0), "arp_ignore 0"),
             (link(INTERFACES[1], arp_announce=1), "arp_announce 1"),
+            # It answers for nothing.
+            (link(INTERFACES[0], arp_ignore=8), "arp_ignore 8"),
         ],
-        [nothing, link(INTERFACES[0], arp_ignore=8, arp_announce=None)],
+        [nothing, link(INTERFACES[0], arp_ignore=2)],
     ),
     "FABRIC.RP_FILTER": Case(
         [

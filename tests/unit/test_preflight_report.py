@@ -25,6 +25,7 @@ SETTINGS = {
     "floor_gib": "96",
     "image_gib": 40,
     "gpu_devices": ["nvidia.com/gpu=all"],
+    "migrate_netplan": False,
     "guard": True,
     "firewall": True,
     "group_port": "50001",

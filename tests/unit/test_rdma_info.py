@@ -150,6 +150,8 @@ def test_spark(spark: _rdma.Result) -> None:
         "speed_mbps": 200000,
         "arp_ignore": 1,
         "arp_announce": 2,
+        "arp_ignore_own": 1,
+        "arp_announce_own": 2,
         "addresses": ["192.168.100.11/24"],
         "hca": "rocep1s0f1",
     }
@@ -250,9 +252,10 @@ def test_settings_of_arp_are_those_in_force(tmp_path: Path) -> None:
     result = read(tmp_path, "spark", [])
     found = {one["name"]: (one["arp_ignore"], one["arp_announce"]) for one in result["interfaces"]}
     assert (found["lo"], found["enp1s0f1np1"]) == ((0, 0), (1, 2))
-    (tmp_path / "proc/net/ipv4/conf/all/arp_ignore").write_text("8\n", encoding="utf-8")
-    assert [_rdma_sysfs.arp(tmp_path / "proc", name, "arp_ignore") for name in (*INTERFACES, "lo", "new")] == [8] * 4
-    assert _rdma_sysfs.arp(tmp_path, "lo", "arp_ignore") is None
+    (lan,) = [one for one in result["interfaces"] if one["name"] == "enP7s7"]
+    assert (lan["arp_ignore"], lan["arp_ignore_own"]) == (0, None)
+    assert _rdma_sysfs.highest(1, 8) == _rdma_sysfs.highest(8, None) == _rdma_sysfs.highest(8, 0) == 8
+    assert _rdma_sysfs.highest(None, None) is None
 
 
 def test_soft_roce(tmp_path: Path) -> None:
@@ -413,8 +416,15 @@ def test_number(text: str | None, number: float | None) -> None:
 
 @pytest.mark.parametrize("shown", ["oops", "{}1", "3", "[3]", '[{"ifname": "eth0"}]'])
 def test_output_that_is_not_of_ip(shown: str) -> None:
+    unknown: _rdma.Aside = {
+        "speed_mbps": None,
+        "arp_ignore": None,
+        "arp_announce": None,
+        "arp_ignore_own": None,
+        "arp_announce_own": None,
+    }
     with pytest.raises(ValueError, match=r"."):
-        _rdma.interfaces_of(shown, [], lambda _: {"speed_mbps": None, "arp_ignore": None, "arp_announce": None})
+        _rdma.interfaces_of(shown, [], lambda _: unknown)
 
 
 def stand_in(folder: Path, script: str) -> dict[str, str]:

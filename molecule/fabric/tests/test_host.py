@@ -17,13 +17,15 @@ PARTS = {
 }
 BEFORE: dict[str, list[str]] = {}
 
-# An area of swap that is there at every boot, as on a workstation, and a service that turns one on by itself, in the place of
-# zram-tools'.
+# Areas of swap: one that is there at every boot, as on a workstation; one of a service that turns it on by itself, in
+# the place of zram-tools'; and one of a unit by hand.
 SWAP = """
 fallocate -l 32M /second && chmod 600 /second && mkswap /second
-printf '%s\\n' '[Service]' Type=oneshot RemainAfterExit=yes 'ExecStart=/sbin/swapon /second' 'ExecStop=/sbin/swapoff /second' \
-    '[Install]' WantedBy=multi-user.target > /etc/systemd/system/zramswap.service
-systemctl daemon-reload && systemctl enable --now zramswap.service
+printf '%s\\n' '[Service]' Type=oneshot RemainAfterExit=yes 'ExecStart=/sbin/swapon /second' \
+    'ExecStop=/sbin/swapoff /second' '[Install]' WantedBy=multi-user.target > /etc/systemd/system/zramswap.service
+fallocate -l 16M /third && chmod 600 /third && mkswap /third
+printf '%s\\n' '[Swap]' What=/third Priority=3 '[Install]' WantedBy=multi-user.target > /etc/systemd/system/third.swap
+systemctl daemon-reload && systemctl enable --now zramswap.service third.swap
 fallocate -l 64M /swapfile && chmod 600 /swapfile && mkswap /swapfile
 echo '/swapfile none swap sw,pri=5 0 0' >> /etc/fstab
 systemctl daemon-reload && systemctl start swapfile.swap
@@ -31,8 +33,8 @@ LANG=C.UTF-8 update-grub
 """
 # What the parts change, and what is in force.
 LOOK = """
-cat /proc/swaps
-systemctl is-enabled swap.target swapfile.swap zramswap.service
+tail -n +2 /proc/swaps | sort
+systemctl is-enabled swap.target swapfile.swap zramswap.service third.swap
 systemctl is-active zramswap.service
 systemctl show --value --property=DefaultLimitMEMLOCK
 sysctl vm.swappiness vm.min_free_kbytes
@@ -69,7 +71,7 @@ def test_a_check_run_changes_nothing() -> None:
     for guest in GUESTS:
         on(guest, SWAP)
     BEFORE.update(looks())
-    for area in ("/swapfile ", "/second "):
+    for area in ("/swapfile ", "/second ", "/third "):
         assert any(line.startswith(area) for line in BEFORE["spark-0"])
     assert min(play("site.yml", "--check", "--tags", "host")) >= 6
     assert looks() == BEFORE
@@ -82,6 +84,8 @@ def test_all_parts_are_in_force_and_outlive_a_boot() -> None:
         # Booted by the role, since only a boot gives the kernel its parameter.
         assert on(guest, "cat /proc/sys/kernel/random/boot_id") != boot
         assert on(guest, "tail -n +2 /proc/swaps") == ""
+        asked = "systemctl is-enabled swap.target swapfile.swap zramswap.service third.swap || true"
+        assert on(guest, asked).split() == ["masked", "masked", "disabled", "disabled"]
         assert on(guest, "systemctl show --value --property=DefaultLimitMEMLOCK") == "infinity"
         assert on(guest, "sysctl -n vm.swappiness vm.min_free_kbytes") == "1\n262144"
         assert on(guest, "systemctl get-default") == "multi-user.target"
