@@ -13,6 +13,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._hosts import (
     GROUP_WIDE,
     Host,
     effective_ports,
+    on_hosts,
     source,
 )
 
@@ -109,10 +110,9 @@ def check_sizes(hosts: Sequence[Host], values: Values) -> list[Finding]:
 
 
 def check_group_ports(hosts: Sequence[Host], values: Values, profile: Mapping[str, Any]) -> list[Finding]:
-    """The TCP ports of rank 0, and what the firewall opens to anyone, against those of the ranks among themselves."""
+    """The TCP ports of rank 0, against those of the ranks among themselves."""
     api, meet = effective_ports(values, profile)
-    # With DP attention, SGLang's ZeroMQ sockets take the ports that follow dist-init (PortArgs.init_new, 0.5.4).
-    inner = f"{meet}-{meet + 10}, the ports that the ranks use among themselves"
+    inner = _inner(meet)
     findings = []
     api_at = source(values, profile, "cluster_api_port", "api_port")
     spread = int(values["spread_port"])
@@ -131,14 +131,28 @@ def check_group_ports(hosts: Sequence[Host], values: Values, profile: Mapping[st
             problem = "Is the port of ssh, and one that the server or the copying of the model needs."
             mend = "Choose another port for the one that is not ssh: cluster_api_port or spread_port."
             findings.append(Finding(host.name, "ansible_port", shown(ssh), problem, mend))
-    for index, port in enumerate(values["firewall_open_tcp_ports"]):
-        if meet <= int(port) <= meet + 10 or int(port) == spread:
-            problem = f"Opens to anyone what only members may reach: {inner}, and spread_port ({spread})."
-            path = f"firewall_open_tcp_ports[{index}]"
-            findings.append(Finding(GROUP_WIDE, path, shown(port), problem, "Take it out of the list."))
-    for index, port in enumerate(values["firewall_open_udp_ports"]):
-        if int(port) == int(values["rank_group_port"]):
-            problem = "Opens to anyone the port at which the supervisors talk to each other (rank_group_port)."
-            path = f"firewall_open_udp_ports[{index}]"
-            findings.append(Finding(GROUP_WIDE, path, shown(port), problem, "Take it out of the list."))
     return findings
+
+
+def check_open_ports(hosts: Sequence[Host], values: Values, profile: Mapping[str, Any]) -> list[Finding]:
+    """What the firewall opens to anyone, on each host by its own variables, against the ports of the ranks."""
+    _, meet = effective_ports(values, profile)
+    spread, group = int(values["spread_port"]), int(values["rank_group_port"])
+    inner = {
+        "tcp": ({*range(meet, meet + 11), spread}, f"{_inner(meet)}, and spread_port ({spread})"),
+        "udp": ({group}, "the port at which the supervisors talk to each other (rank_group_port)"),
+    }
+    found: dict[Finding, list[str]] = {}
+    for host in hosts:
+        for protocol, (ports, what) in inner.items():
+            for index, port in enumerate(host.variables.get(f"firewall_open_{protocol}_ports") or ()):
+                if int(port) in ports:
+                    path, problem = f"firewall_open_{protocol}_ports[{index}]", f"Opens to anyone {what}."
+                    finding = Finding(GROUP_WIDE, path, shown(port), problem, "Take it out of the list.")
+                    found.setdefault(finding, []).append(host.name)
+    return on_hosts(found, hosts)
+
+
+def _inner(meet: int) -> str:
+    # With DP attention, SGLang's ZeroMQ sockets take the ports that follow dist-init (PortArgs.init_new, 0.5.4).
+    return f"{meet}-{meet + 10}, the ports that the ranks use among themselves"

@@ -32,12 +32,22 @@ def parse(text: str, path: str) -> dict[str, Any]:
     return settings
 
 
-_PASSWORD = re.compile(r"(?://|\")[^/\s\"@:]*:([^/\s\"]+)@")
+_PASSWORD = re.compile(r"(?://|^)[^/\s@:]*:([^/\s]+)@")
+_PASSWORD_IN_JSON = re.compile(r"(?:/|\")[^/\s\"@:]*:([^/\s\"]+)@")
 
 
-def passwords(*texts: str) -> set[str]:
-    """The passwords in texts of JSON: those of addresses, as a proxy's `[http://]user:password@host`."""
-    return {found for text in texts for found in _PASSWORD.findall(text)}
+def passwords(settings: Any) -> set[str]:
+    """The passwords in settings: those of addresses, as a proxy's `[http://]user:password@host`."""
+    if isinstance(settings, dict):
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        return {found for one in settings for found in passwords(one)}
+    return set(_PASSWORD.findall(settings)) if isinstance(settings, str) else set()
+
+
+def written_passwords(text: str) -> set[str]:
+    """The same in the text of a file, as they stand there: escaped, and also where it is no valid JSON."""
+    return set(_PASSWORD_IN_JSON.findall(text))
 
 
 def merge(present: Any, wanted: Any) -> Any:

@@ -68,6 +68,11 @@ def check_rails(
     return [asdict(finding) for finding in findings]
 
 
+def arp_of_all(key: str) -> str:
+    """The mend where a rail's own setting is right, and that of all interfaces is higher and counts."""
+    return f"Set net.ipv4.conf.all.{key} to 0: the higher of both counts."
+
+
 def config_differs(findings: Sequence[Mapping[str, str]]) -> bool:
     """Whether a finding is one that applying the network configuration anew can mend."""
     return any(finding["id"] in APPLIED for finding in findings)
@@ -100,8 +105,7 @@ def _check_link(report: _Reporter, link: Mapping[str, Any], mtu: int) -> None:
         if link[key] is None or link[key] in ARP_GOOD[key]:
             continue
         if link[f"{key}_own"] == wanted:
-            mend = f"Set net.ipv4.conf.all.{key} to 0: the higher of both counts."
-            report("FABRIC.ARP_ALL", f"{key} {link[key]}", str(wanted), mend, severity="warn")
+            report("FABRIC.ARP_ALL", f"{key} {link[key]}", str(wanted), arp_of_all(key), severity="warn")
         else:
             mend = "Run site.yml --tags fabric; a file of sysctl.d that is read later may set it back."
             report("FABRIC.ARP", f"{key} {link[key]}", str(wanted), mend, severity="warn")

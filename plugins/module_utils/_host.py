@@ -189,16 +189,19 @@ def pending(host: str, seen: Mapping[str, Any], wanted: Mapping[str, bool]) -> l
     return [{"host": host, "what": what, "why": why, "mend": mend} for what, why, mend in rows]
 
 
-def check_host(values: Mapping[str, Any]) -> list[Finding]:
+def check_host(values: Mapping[str, Any], rails: Sequence[str] = ()) -> list[Finding]:
     """What is wrong with the role's variables, beyond their types.
 
-    values: variable -> value, as _inventory.settings gives them; what is not there is not checked.
+    values: variable -> value, as _inventory.settings gives them; what is not there is not checked. rails: interfaces.
     """
     findings = []
     for name, value in (values.get("host_sysctl") or {}).items():
         if not _SYSCTL_NAME.match(str(name)):
             problem, mend = "Is not the name of a kernel parameter.", "Write it as sysctl does, such as vm.swappiness."
             findings.append(Finding(GROUP_WIDE, "host_sysctl", shown(name), problem, mend))
+        elif any(re.search(rf"[./]conf[./]{re.escape(rail)}[./](arp_|disable_ipv6)", str(name)) for rail in rails):
+            problem = "Is a rail's, which the role fabric sets: each run would undo the other."
+            findings.append(Finding(GROUP_WIDE, "host_sysctl", shown(name), problem, "Take it out."))
         elif isinstance(value, (bool, dict, list)) or not str(value).strip() or "\n" in str(value):
             problem, mend = "Is not the value of a kernel parameter.", "Give a number or text."
             findings.append(Finding(GROUP_WIDE, f"host_sysctl.{name}", shown(value), problem, mend))

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._specs import Spec
 
 GROUP = "sparks"
@@ -30,6 +31,14 @@ class Host:
     variables: Mapping[str, Any]
     unreadable: Mapping[str, str]
     raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+def on_hosts(found: Mapping[Finding, Sequence[str]], hosts: Sequence[Host]) -> list[Finding]:
+    """Findings of single hosts, each once: of the group, or of those by name where not all have it."""
+    return [
+        finding if len(names) == len(hosts) else replace(finding, where=", ".join(names))
+        for finding, names in found.items()
+    ]
 
 
 _MADE: Mapping[str, Callable[[Any], Any]] = {

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._container_runtime import check_container_runtime
@@ -19,6 +18,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._cross_checks imp
     check_api_host,
     check_group_ports,
     check_memory,
+    check_open_ports,
     check_order,
     check_sizes,
     check_ulimits,
@@ -34,6 +34,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._hosts import (
     by_rank,
     effective_ports,
     fabric_addresses,
+    on_hosts,
     settings,
     source,
 )
@@ -87,19 +88,6 @@ def _rails_of(hosts: Sequence[Host], values: Values) -> list[str]:
     return [str(rail["interface"]) for rail in values.get("cluster_rails") or []] if len(hosts) > 1 else []
 
 
-def _on_each(hosts: Sequence[Host], values: Values, check: Callable[[Values], list[Finding]]) -> list[Finding]:
-    """What is wrong with variables of which each host may have its own."""
-    found: dict[Finding, list[str]] = {}
-    for host in hosts:
-        own = {name: host.variables[name] for name in PER_HOST if name in values and name in host.variables}
-        for finding in check({**values, **own}):
-            found.setdefault(finding, []).append(host.name)
-    return [
-        finding if len(names) == len(hosts) else replace(finding, where=", ".join(names))
-        for finding, names in found.items()
-    ]
-
-
 CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     # The variables that have to be sound, and the check. It gets the others only where they are sound, too.
     ((), lambda hosts, values: check_image(GROUP_WIDE, "cluster_image", values.get("cluster_image"))),
@@ -110,11 +98,6 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("cluster_rank",), check_ranks),
     (("ansible_host",), check_reached),
     (("cluster_rank", "cluster_rails", "cluster_fabric_addresses", "cluster_first_host_number"), check_rails),
-    (
-        (),
-        lambda hosts, values: _on_each(hosts, values, lambda own: check_firewall(own, _rails_of(hosts, values))),
-    ),
-    ((), lambda hosts, values: _on_each(hosts, values, check_host)),
     ((), lambda hosts, values: check_container_runtime(values)),
     ((), lambda hosts, values: check_memory_guard(values)),
     ((), lambda hosts, values: check_rank(values)),
@@ -125,6 +108,9 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     ((), check_order),
 )
 """What the variables say together."""
+
+CHECKS_OF_EACH: tuple[Callable[[Values, Sequence[str]], list[Finding]], ...] = (check_firewall, check_host)
+"""Those of variables of which each host may have its own; they get the interfaces of the rails, too."""
 
 
 def check_inventory(
@@ -148,7 +134,19 @@ def check_inventory(
     for needed, check in CHECKS:
         if not unsound.intersection(needed):
             findings += check(hosts, sound)
-    return findings
+    return findings + _check_each(hosts, specs, unsound, _rails_of(hosts, sound))
+
+
+def _check_each(
+    hosts: Sequence[Host], specs: Mapping[str, Spec], unsound: Collection[str], rails: Sequence[str]
+) -> list[Finding]:
+    found: dict[Finding, list[str]] = {}
+    for host in hosts:
+        own = {name: value for name, value in settings([host], specs, unsound).items() if name not in unsound}
+        for check in CHECKS_OF_EACH:
+            for finding in check(own, rails):
+                found.setdefault(finding, []).append(host.name)
+    return on_hosts(found, hosts)
 
 
 def check_fit(
@@ -175,6 +173,8 @@ def check_fit(
             findings += check_shape(f"model {profile['name']}", profile, flags, degree)
     if right("cluster_api_port", "cluster_dist_init_port", "model.api_port", "model.dist_init_port"):
         findings += check_group_ports(hosts, values, profile)
+        if right("firewall_open_tcp_ports", "firewall_open_udp_ports", "rank_group_port", "spread_port"):
+            findings += check_open_ports(hosts, values, profile)
     return findings
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import base64
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 WANTED: Mapping[str, frozenset[str]] = {
@@ -121,14 +121,14 @@ class Step:
 class Entry:
     """What a record holds of a thing.
 
-    former: as it was before. made: as it was made here, None if it was not. returns: whether it is being put back: an
-    interrupted run may have left it in between.
+    former: as it was before. made: as it was made here, None if it was not. moving: whether a run was about to change
+    it, or to put it back: one that was interrupted may have left it in between.
     """
 
     thing: Thing
     former: State
     made: State | None
-    returns: bool = False
+    moving: bool = False
 
 
 @dataclass
@@ -148,7 +148,7 @@ class Record:
                     "name": one.thing.name,
                     "former": one.former,
                     "made": one.made,
-                    **({"returns": True} if one.returns else {}),
+                    **({"moving": True} if one.moving else {}),
                 }
                 for one in self.entries.values()
             ],
@@ -160,7 +160,7 @@ class Record:
 def read_record(document: Mapping[str, Any]) -> Record:
     """The record in a file of JSON; KeyError or TypeError where it is none."""
     entries = [
-        Entry(Thing(one["kind"], one["name"]), one["former"], one["made"], one.get("returns", False))
+        Entry(Thing(one["kind"], one["name"]), one["former"], one["made"], one.get("moving", False))
         for one in document["things"]
     ]
     return Record({one.thing.key: one for one in entries}, document["after"], bool(document["due"]))
@@ -215,9 +215,14 @@ def recorded(record: Record, seen: Sequence[tuple[Thing, State]], after: Sequenc
     return Record(entries, after, record.due)
 
 
+def moving(record: Record, keys: Collection[str]) -> Record:
+    """The record, with these things and no others marked as being changed."""
+    return replace(record, entries={key: replace(one, moving=key in keys) for key, one in record.entries.items()})
+
+
 def to_put_back(entry: Entry, present: State) -> State | None:
     """The state to put a thing back to: its former one, or None where somebody else has changed it since."""
-    if entry.returns or not differs(present, entry.former):
+    if entry.moving or not differs(present, entry.former):
         return entry.former
     if entry.made is not None and differs(present, entry.made):
         return None

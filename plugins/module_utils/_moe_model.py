@@ -50,13 +50,13 @@ def moe_shape(config: Mapping[str, Any], quantization: str | None = None) -> Moe
     if not isinstance(config, Mapping):
         raise ValueError("config.json holds no object. Mend: copy it again from the model's repository.")
     text = text_config(config)
-    experts = _number(text, EXPERTS)
-    if experts is None and _number(text, _TOP_K):
+    experts = number(text, EXPERTS)
+    if experts is None and number(text, _TOP_K):
         raise ValueError(f"config.json names no number of experts. Mend: it needs one of {', '.join(EXPERTS)}.")
     if experts is None or experts < 2:
         return None
-    own_size = _number(text, _SHARED_SIZES) or 0
-    shared = _number(text, _SHARED)
+    own_size = number(text, _SHARED_SIZES) or 0
+    shared = number(text, _SHARED)
     kind, block_shape = _kind(config, text, quantization)
     return MoeShape(
         architecture=_architecture(config),
@@ -87,7 +87,7 @@ def _architecture(config: Mapping[str, Any]) -> str:
     return names[0]
 
 
-def _number(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
+def number(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
     """The first of the keys that is set, as a number of 0 or more; a list of equal numbers counts as one."""
     for key in keys:
         value = config.get(key)
@@ -102,7 +102,7 @@ def _number(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
 
 
 def _needed(config: Mapping[str, Any], keys: Sequence[str]) -> int:
-    value = _number(config, keys)
+    value = number(config, keys)
     if not value:
         raise ValueError(f"config.json gives no {' or '.join(keys)}. Mend: copy it again from the model's repository.")
     return value
@@ -187,7 +187,7 @@ def _experts_left_out(patterns: Any, text: Mapping[str, Any]) -> bool:
 
     The layers at its ends may be dense, or be a draft model that is stored with it.
     """
-    layer = (_number(text, ("num_hidden_layers",)) or 0) // 2
+    layer = (number(text, ("num_hidden_layers",)) or 0) // 2
     names = [
         f"{root}.layers.{layer}.{block}.experts{expert}"
         for root in ("model", "model.language_model", "language_model.model")

@@ -14,6 +14,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_check imp
     CABLE,
     LINK_GBPS,
     PCIE_LANES,
+    arp_of_all,
 )
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_netplan import obstacles
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_check import (
@@ -418,7 +419,8 @@ def arp(node: Node, _: Cluster) -> Iterable[Problem]:
             if link[key] is None:
                 raise NotApplicableError(f"{key} of {name} can't be read")
             if link[key] not in ARP_GOOD[key]:
-                yield Problem(f"{name}: {key} {link[key]}", f"{wanted}")
+                of_all = arp_of_all(key) if link[f"{key}_own"] == wanted else ""
+                yield Problem(f"{name}: {key} {link[key]}", f"{wanted}", mend=of_all)
 
 
 @CHECKS.node(

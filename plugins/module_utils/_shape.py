@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, shown
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe_model import EXPERTS, text_config
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._moe_model import EXPERTS, number, text_config
 
 SHAPE_OPTIONS: dict[str, dict[str, Any]] = {
     "num_attention_heads": {
@@ -37,12 +37,17 @@ SHAPE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def told_shape(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config.json says by the names of a profile: architecture, and of shape's keys those that it has."""
+    """What a config.json says by the names of a profile: architecture, and of shape's keys those that it has.
+
+    ValueError where it is none.
+    """
+    if not isinstance(config, Mapping):
+        raise ValueError("it holds no object")
     text = text_config(config)
     names = {name: EXPERTS if name == "num_experts" else (name,) for name in SHAPE_OPTIONS}
-    found = {name: next((text[key] for key in keys if text.get(key)), None) for name, keys in names.items()}
+    found = {name: number(text, keys) for name, keys in names.items()}
     told = {"architecture": next(iter(config.get("architectures") or ()), None), **found}
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in told.items() if value}
 
 
 def check_shape(where: str, profile: Mapping[str, Any], flags: Mapping[str, Any], degree: int) -> list[Finding]:

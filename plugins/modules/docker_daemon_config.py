@@ -111,9 +111,11 @@ def read(path: str) -> tuple[str, bool]:
         ) from None
 
 
-def hide(module: AnsibleModule, *texts: str) -> None:
-    """Show no password of these texts: in no diff, nor setting, nor error, nor among what the module was told."""
-    module.no_log_values.update(_docker_daemon.passwords(*texts))
+def hide(module: AnsibleModule, settings: Any) -> None:
+    """Show no password of these settings: in no diff, nor setting, nor error, nor among what the module was told."""
+    for password in _docker_daemon.passwords(settings):
+        written = json.dumps(password)[1:-1], json.dumps(password, ensure_ascii=False)[1:-1]
+        module.no_log_values.update({password, *written})
 
 
 def write(module: AnsibleModule, path: str, text: str, present: bool) -> dict[str, str]:
@@ -175,13 +177,15 @@ def work(module: AnsibleModule, path: str) -> dict[str, Any]:
     """Read, work out the new text, and write it. BadConfigError or OSError where that can't be."""
     record, merging = module.params["record"], module.params["state"] == "merged"
     before, present = read(path)
-    hide(module, before)
+    module.no_log_values.update(_docker_daemon.written_passwords(before))
     current = _docker_daemon.parse(before, path)
+    hide(module, current)
     noted = read_record(record)
     # Ours is taken out, so that what somebody has changed since the record was made becomes what was there before.
     former = former_text(noted, before, present, path)
     # And so that a setting that is no longer asked for goes, as does a default that no longer fits.
     base = _docker_daemon.parse(former or "", path)
+    hide(module, base)
     settings = _docker_daemon.with_defaults(
         _docker_daemon.merge(base, module.params["settings"]), module.params["defaults"]
     )
@@ -227,7 +231,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     path = os.path.abspath(module.params["path"])
-    hide(module, *(_docker_daemon.rendered(module.params[name]) for name in ("settings", "defaults")))
+    hide(module, [module.params["settings"], module.params["defaults"]])
     try:
         result = work(module, path)
     except _docker_daemon.BadConfigError as trouble:

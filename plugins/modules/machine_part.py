@@ -113,7 +113,6 @@ import os
 import stat
 import subprocess
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +183,13 @@ def areas() -> list[list[Any]]:
 
 def is_gone(step: Step) -> bool:
     """Whether what a step could not bring back is there no more: a unit, or an area of swap."""
-    if step.area or step.unit.endswith(".swap"):
-        return True
-    asked = ["systemctl", "show", "--value", "--property=LoadState", step.unit]
-    return bool(step.unit) and run(asked, may_fail=True).strip() == "not-found"
+
+    def told(name: str) -> str:
+        return run(["systemctl", "show", "--value", f"--property={name}", step.unit], may_fail=True).strip()
+
+    if not step.unit:
+        return step.argv[0] == "swapon" and not os.path.exists(step.area)
+    return told("LoadState") == "not-found" or (step.unit.endswith(".swap") and not os.path.exists(told("What")))
 
 
 def look(thing: Thing) -> State:
@@ -283,6 +285,8 @@ class Part:
                 f"before is not known then."
             ) from None
         self.changes: list[tuple[Thing, State, State]] = []
+        self.left: list[str] = []
+        self.gone: list[str] = []
 
     def keep(self) -> None:
         """Write the record."""
@@ -305,18 +309,16 @@ class Part:
             fresh.entries = {key: entry for key, entry in fresh.entries.items() if key in listed}
         return fresh
 
-    def plan_back(self, keys: list[str]) -> list[str]:
-        """What to put back of these; returns what somebody else has changed."""
-        left = []
+    def plan_back(self, keys: list[str]) -> None:
+        """What to put back of these, and what to leave, as somebody else has changed it."""
         for key in reversed(keys):
             entry = self.record.entries[key]
             present = look(entry.thing)
             back = _machine_part.to_put_back(entry, present)
             if back is None:
-                left.append(key)
+                self.left.append(key)
             elif _machine_part.differs(present, back):
                 self.changes.append((entry.thing, present, back))
-        return left
 
     def steps(self) -> list[Step]:
         """All that is to be done, in order, checked before the first of it."""
@@ -329,13 +331,11 @@ class Part:
             made += _machine_part.steps(thing, present, wanted)
         return sorted(made, key=lambda step: step.turn)
 
-    def act(self, todo: list[Step], *, back: bool = False) -> list[str]:
+    def act(self, todo: list[Step], *, back: bool = False) -> None:
         """Do it. That commands are due is noted first: a run that is interrupted is made up for by the next.
 
         back: what is gone since, such as the file of an area of swap, does not keep all the rest from being put back.
-        Returns what could not be brought back for that.
         """
-        gone = []
         if self.record.after and any(step.is_config for step in todo):
             self.record.due = True
             self.keep()
@@ -347,13 +347,12 @@ class Part:
                     except PartError as trouble:
                         if not (back and is_gone(step)):
                             raise
-                        gone.append(str(trouble))
+                        self.gone.append(str(trouble))
             if turn == 1 and self.record.due:
                 for argv in self.record.after:
                     run(list(argv))
                 self.record.due = False
                 self.keep()
-        return gone
 
     def make(self) -> bool:
         """Make it as it is wanted, by a record that is complete before the first change. Returns whether it changes."""
@@ -361,47 +360,41 @@ class Part:
         todo = self.steps()
         if not self.module.check_mode:
             # What is put back now has to be known until it is.
-            going = {key: replace(entry, returns=True) for key, entry in self.record.entries.items()}
-            both = Record({**going, **fresh.entries}, fresh.after, due)
-            for record in (both, Record(fresh.entries, fresh.after)):
-                if record.as_dict() != self.record.as_dict() or not os.path.exists(self.path):
-                    self.record = record
-                    self.keep()
-                if record is both:
-                    self.act(todo)
+            both = Record({**self.record.entries, **fresh.entries}, fresh.after, due)
+            self.note(_machine_part.moving(both, self.changing()))
+            self.act(todo)
+            self.note(_machine_part.moving(Record(fresh.entries, fresh.after), ()))
         return bool(todo) or due
 
-    def restore(self) -> tuple[bool, list[str], list[str]]:
-        """Put back what was there before.
-
-        Returns whether it changes, what somebody else has changed since, and what can't be brought back.
-        """
-        gone: list[str] = []
-        due, left = self.record.due, self.plan_back(list(self.record.entries))
+    def restore(self) -> bool:
+        """Put back what was there before. Returns whether it changes."""
+        due = self.record.due
+        self.plan_back(list(self.record.entries))
         todo = self.steps()
         if not self.module.check_mode:
-            entries = {
-                key: replace(entry, returns=True) for key, entry in self.record.entries.items() if key not in left
-            }
-            self.record = replace(self.record, entries=entries)
             if todo:
-                self.keep()
-            gone = self.act(todo, back=True)
+                self.note(_machine_part.moving(self.record, self.changing()))
+            self.act(todo, back=True)
             Path(self.path).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # the record of another part is in it
                 os.rmdir(self.module.params["records"])
-        return bool(todo) or due, left, gone
+        return bool(todo) or due
+
+    def changing(self) -> list[str]:
+        """The things that change."""
+        return [thing.key for thing, _, _ in self.changes]
+
+    def note(self, record: Record) -> None:
+        """Write another record, if it is another."""
+        if record.as_dict() != self.record.as_dict() or not os.path.exists(self.path):
+            self.record = record
+            self.keep()
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     """Bring the part to its state, and tell."""
     part = Part(module)
-    left: list[str] = []
-    gone: list[str] = []
-    if module.params["state"] == "present":
-        changed = part.make()
-    else:
-        changed, left, gone = part.restore()
+    changed = part.make() if module.params["state"] == "present" else part.restore()
     diff = [
         {
             "before_header": thing.key,
@@ -411,8 +404,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         }
         for thing, before, after in part.changes
     ]
-    things = [thing.key for thing, _, _ in part.changes]
-    return {"changed": changed, "things": things, "left": left, "gone": gone, "diff": diff}
+    told = {"things": part.changing(), "left": part.left, "gone": part.gone}
+    return {"changed": changed, **told, "diff": diff}
 
 
 def main() -> None:

@@ -166,21 +166,26 @@ def test_what_is_no_longer_asked_for_goes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("settings", "found"),
     [
-        ('{"http-proxy": "http://me:pa-ss@proxy:3128"}', {"pa-ss"}),
-        ('["http://a:p@x@host", "https://b:%40q@host/path"]', {"p@x", "%40q"}),
-        ('{"http-proxy": "me:canäry@proxy:3128"}', {"canäry"}),
-        ('["http://me@proxy:3128", "198.18.0.2:5000", "http://proxy:3128/a@b", "http://:@x"]', set()),
+        ({"http-proxy": "http://me:pa-ss@proxy:3128"}, {"pa-ss"}),
+        ({"proxies": ["http://a:p@x@host", "https://b:%40q@host/path"]}, {"p@x", "%40q"}),
+        ({"http-proxy": 'me:can"äry@proxy:3128'}, {'can"äry'}),
+        (["http://me@proxy:3128", "198.18.0.2:5000", "http://proxy:3128/a@b", "http://:@x", 5, True, None], set()),
     ],
 )
-def test_passwords_in_addresses(text: str, found: set[str]) -> None:
-    assert _docker_daemon.passwords(text) == found
+def test_passwords_in_addresses(settings: Any, found: set[str]) -> None:
+    assert _docker_daemon.passwords(settings) == found
+
+
+def test_passwords_as_a_file_has_them() -> None:
+    text = r'{"http-proxy": "http:\/\/me:can\u0026ary@proxy", "no-proxy": "a.example", "https-proxy": "me:x@proxy'
+    assert _docker_daemon.written_passwords(text) == {r"can\u0026ary", "x"}
 
 
 def test_a_proxys_password_is_shown_nowhere(tmp_path: Path) -> None:
     path = tmp_path / "daemon.json"
-    path.write_text('{"proxies": {"http-proxy": "http://me:old-canary@proxy:3128"}}')
+    path.write_text(r'{"proxies": {"http-proxy": "http:\/\/me:old\u0026canary@proxy:3128"}}')
     proxies = {"http-proxy": "http://me:new-canary@proxy:3128", "https-proxy": "me:canary-ä@proxy:3128"}
     arguments = {
         "path": str(path),

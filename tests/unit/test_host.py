@@ -230,6 +230,8 @@ def test_what_is_held_is_kernel_and_driver_alone() -> None:
         ({"host_sysctl": {"vm.swappiness": "1\n2"}}, "host_sysctl.vm.swappiness"),
         ({"host_sysctl": {"vm.swappiness": True}}, "host_sysctl.vm.swappiness"),
         ({"host_sysctl": {"../etc/passwd": 1}}, "host_sysctl"),
+        ({"host_sysctl": {"net/ipv4/conf/enp1s0f1np1/arp_ignore": 0}}, "host_sysctl"),
+        ({"host_sysctl": {"net.ipv6.conf.enp1s0f1np1.disable_ipv6": 0}}, "host_sysctl"),
         ({"host_time_servers": ["a b"]}, "host_time_servers[0]"),
         ({"host_hold_patterns": ["linux-image-*", "rm -rf"]}, "host_hold_patterns[1]"),
         ({"host_reboot": "now"}, "host_reboot"),

@@ -402,6 +402,22 @@ def test_what_is_wrong_on_one_host_is_said_of_it_alone() -> None:
     on("spark-2", host_time_servers=["a b"])(variables, {})
     (finding,) = findings_of(variables, reference_profile())
     assert finding.where == "spark-2"
+    # Also of the first, by whose values those are not judged that have none of their own.
+    variables = reference_variables()
+    on("spark-0", host_time_servers=["a b"])(variables, {})
+    (finding,) = findings_of(variables, reference_profile())
+    assert finding.where == "spark-0"
+
+
+@pytest.mark.parametrize("name", ["spark-0", "spark-2"])
+def test_no_host_opens_the_ports_of_the_ranks(name: str) -> None:
+    variables = reference_variables()
+    on(name, firewall_open_tcp_ports=[3389, 50000], firewall_open_udp_ports=[50001])(variables, {})
+    findings = findings_of(variables, reference_profile())
+    assert [(finding.where, finding.variable) for finding in findings] == [
+        (name, "firewall_open_tcp_ports[1]"),
+        (name, "firewall_open_udp_ports[0]"),
+    ]
 
 
 def test_one_node_needs_no_fabric() -> None:

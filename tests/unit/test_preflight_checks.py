@@ -417,6 +417,7 @@ CASES: dict[str, Case] = {
             (link(INTERFACES[1], arp_announce=1), "arp_announce 1"),
             # It answers for nothing.
             (link(INTERFACES[0], arp_ignore=8), "arp_ignore 8"),
+            (link(INTERFACES[0], arp_ignore=8, arp_ignore_own=8), "arp_ignore 8"),
         ],
         [nothing, link(INTERFACES[0], arp_ignore=2)],
     ),

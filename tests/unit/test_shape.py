@@ -78,6 +78,11 @@ def test_what_a_config_json_says_of_the_shape() -> None:
         "num_experts": 8,
     }
     assert told_shape({"num_attention_heads": 32}) == {"num_attention_heads": 32}
+    assert told_shape({"moe_num_experts": [64, 64]}) == {"num_experts": 64}
+    wrong: list[Any] = [[], {"num_attention_heads": "many"}]
+    for config in wrong:
+        with pytest.raises(ValueError, match=r"config\.json|object"):
+            told_shape(config)
 
 
 def test_profile_of_the_reference_says_what_the_kernel_configs_are_made_for() -> None:

@@ -323,6 +323,21 @@ def test_a_command_of_another_plan_is_refused(make: Make, monkeypatch: pytest.Mo
     assert rests == [rank.REST_SECONDS]
 
 
+def test_a_rank_that_waits_sees_an_environment_of_another_plan(make: Make) -> None:
+    waiting, other = make(2)
+    other.end()
+    waiting.enabled = False
+    waiting.process.kill()
+    waiting.process.wait()
+    env = waiting.folder / "rank.env"
+    env.write_text("# dgx-spark.plan=g1\n")
+    waiting.command.insert(2, f"--env-file={env}")
+    waiting.start()
+    wait([waiting], lambda: "waiting for rank 1 (spark-2)" in waiting.status())
+    env.write_text("# dgx-spark.plan=g2\n")
+    wait([waiting], lambda: f"is of another plan than {env}" in waiting.journal)
+
+
 def test_an_environment_of_another_plan_is_refused(tmp_path: Path) -> None:
     """As where a run was cut off between the files."""
     ours, other, servers = (tmp_path / name for name in ("ours", "other", "servers"))

@@ -1442,12 +1442,17 @@ def end_with_a_thread(what: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
+def env_files(command: Sequence[str]) -> list[str]:
+    """The files of environment that a command names."""
+    return [word.removeprefix("--env-file=") for word in command if word.startswith("--env-file=")]
+
+
 def check_plan(group: str, command: Sequence[str]) -> None:
     """ConfigError where the command, or a file of environment that it names, is of another plan: a run was cut off."""
     mark = f"dgx-spark.plan={group}"
     if f"--label={mark}" not in command:
         raise ConfigError("is of another plan than the unit that systemd knows; run site.yml again")
-    for path in [word.removeprefix("--env-file=") for word in command if word.startswith("--env-file=")]:
+    for path in env_files(command):
         # The server's own files, which may be named by docker_options, have no mark.
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
         marks = [line for line in lines if line.startswith("# dgx-spark.plan=")]
@@ -1468,7 +1473,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = parse_config(Path(path).read_text(encoding="utf-8"))
         check_plan(config.group, command)
-        files = Files(path, config.key_file if len(config.members) > 1 else None, config.keys_file)
+        key = config.key_file if len(config.members) > 1 else None
+        files = Files(path, key, config.keys_file, *env_files(command))
         # Ranks of different releases never form a group either.
         config = replace(config, group=":".join(filter(None, (config.group, os.environ.get("SGLANG_RELEASE", "")))))
         supervisor = Supervisor(config, command, files)
