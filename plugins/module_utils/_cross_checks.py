@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, shown
@@ -112,17 +112,17 @@ def check_sizes(hosts: Sequence[Host], values: Values) -> list[Finding]:
 def check_group_ports(hosts: Sequence[Host], values: Values, profile: Mapping[str, Any]) -> list[Finding]:
     """The TCP ports of rank 0, against those of the ranks among themselves."""
     api, meet = effective_ports(values, profile)
-    inner = _inner(meet)
+    ports, inner = _inner(meet)
     findings = []
     api_at = source(values, profile, "cluster_api_port", "api_port")
     spread = int(values["spread_port"])
-    if meet <= api <= meet + 10:
+    if api in ports:
         mend = "Choose another port, such as 30000."
         findings.append(Finding(*api_at, shown(api), f"Lies in {inner}.", mend))
     elif api == spread:
         problem = "Is spread_port too, by which the peers get the model while the group may serve."
         findings.append(Finding(*api_at, shown(api), problem, "Choose another port, such as 30000."))
-    if meet <= spread <= meet + 10:
+    if spread in ports:
         mend = "Choose another port, such as 8730."
         findings.append(Finding(GROUP_WIDE, "spread_port", shown(spread), f"Lies in {inner}.", mend))
     for host in hosts:
@@ -136,23 +136,25 @@ def check_group_ports(hosts: Sequence[Host], values: Values, profile: Mapping[st
 
 def check_open_ports(hosts: Sequence[Host], values: Values, profile: Mapping[str, Any]) -> list[Finding]:
     """What the firewall opens to anyone, on each host by its own variables, against the ports of the ranks."""
-    _, meet = effective_ports(values, profile)
+    ports, whose = _inner(effective_ports(values, profile)[1])
     spread, group = int(values["spread_port"]), int(values["rank_group_port"])
     inner = {
-        "tcp": ({*range(meet, meet + 11), spread}, f"{_inner(meet)}, and spread_port ({spread})"),
+        "tcp": ({*ports, spread}, f"{whose}, and spread_port ({spread})"),
         "udp": ({group}, "the port at which the supervisors talk to each other (rank_group_port)"),
     }
-    found: dict[Finding, list[str]] = {}
-    for host in hosts:
-        for protocol, (ports, what) in inner.items():
+
+    def of(host: Host) -> Iterator[Finding]:
+        for protocol, (closed, what) in inner.items():
             for index, port in enumerate(host.variables.get(f"firewall_open_{protocol}_ports") or ()):
-                if int(port) in ports:
+                if int(port) in closed:
                     path, problem = f"firewall_open_{protocol}_ports[{index}]", f"Opens to anyone {what}."
-                    finding = Finding(GROUP_WIDE, path, shown(port), problem, "Take it out of the list.")
-                    found.setdefault(finding, []).append(host.name)
-    return on_hosts(found, hosts)
+                    yield Finding(GROUP_WIDE, path, shown(port), problem, "Take it out of the list.")
+
+    return on_hosts(hosts, of)
 
 
-def _inner(meet: int) -> str:
-    # With DP attention, SGLang's ZeroMQ sockets take the ports that follow dist-init (PortArgs.init_new, 0.5.4).
-    return f"{meet}-{meet + 10}, the ports that the ranks use among themselves"
+def _inner(meet: int) -> tuple[range, str]:
+    """The TCP ports from dist-init on that ranks use among themselves, and how they are told."""
+    # With DP attention, SGLang's ZeroMQ sockets take those that follow it (PortArgs.init_new, 0.5.4).
+    ports = range(meet, meet + 11)
+    return ports, f"{ports[0]}-{ports[-1]}, the ports that the ranks use among themselves"

@@ -33,6 +33,7 @@ GUARDED_SLICES = ("-.slice", "system.slice")
 """Control groups above those of Docker's containers: where systemd-oomd kills for them, it may kill the engine."""
 
 DROP_IN = "90-dgx-spark.conf"
+HEAD = "# Written by the role dgx_spark.sglang.host, which overwrites changes.\n"
 EARLYOOM, EARLYOOM_FILE = "earlyoom.service", "/etc/default/earlyoom"
 EARLYOOM_OVERRIDES = (f"/etc/systemd/system/{EARLYOOM}", f"/etc/systemd/system/{EARLYOOM}.d/*.conf")
 """Where somebody may have changed its unit by hand: the whole of it, or parts."""
@@ -118,9 +119,13 @@ def swap_units(shown: Sequence[Mapping[str, str]]) -> dict[str, bool]:
     shown: Id, LoadState, UnitFileState and FragmentPath of all. Those without a file are there because swap is on; one
     that is masked already turns nothing on, nor does one of one's own that is not enabled.
     """
-    own = {one["Id"]: one["FragmentPath"].startswith("/etc/") for one in shown if one.get("LoadState") == "loaded"}
-    files = {one["Id"]: one.get("UnitFileState", "") for one in shown if one.get("FragmentPath")}
-    return {name: own[name] for name, state in files.items() if name in own and (not own[name] or state == "enabled")}
+    found = {}
+    for one in shown:
+        if one.get("LoadState") == "loaded" and one.get("FragmentPath"):
+            own = one["FragmentPath"].startswith("/etc/")
+            if not own or one.get("UnitFileState") == "enabled":
+                found[one["Id"]] = own
+    return found
 
 
 def sysctl_things(wanted: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
@@ -128,7 +133,7 @@ def sysctl_things(wanted: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
     if not wanted:
         return []
     lines = [f"{name} = {value}\n" for name, value in wanted.items()]
-    text = "# Written by the role dgx_spark.sglang.host, which overwrites changes.\n" + "".join(lines)
+    text = HEAD + "".join(lines)
     now = [{"kind": "sysctl", "name": name, "wanted": {"value": str(value)}} for name, value in wanted.items()]
     return [{"kind": "file", "name": path, "wanted": {"content": text}}, *now]
 
@@ -161,13 +166,12 @@ def time_server_things(seen: Mapping[str, Any], servers: Sequence[str]) -> dict[
     takes = unit == TIME_DAEMONS[0] or (unit in CHRONY and seen["chrony_sources"])
     if not servers or not takes:
         return {"things": [], "after": [], "refused": unit if servers else ""}
-    head = "# Written by the role dgx_spark.sglang.host, which overwrites changes.\n"
     if unit == TIME_DAEMONS[0]:
         path = f"/etc/systemd/timesyncd.conf.d/{DROP_IN}"
-        text = f"{head}[Time]\nNTP={' '.join(servers)}\n"
+        text = f"{HEAD}[Time]\nNTP={' '.join(servers)}\n"
     else:
         path = f"{CHRONY_SOURCES}/dgx-spark.sources"
-        text = head + "".join(f"server {name} iburst\n" for name in servers)
+        text = HEAD + "".join(f"server {name} iburst\n" for name in servers)
     # By a pattern, which may fit nothing: the service may be gone when this is put back.
     after = [["systemctl", "try-restart", unit.replace(".", "[.]")]]
     return {"things": [{"kind": "file", "name": path, "wanted": {"content": text}}], "after": after, "refused": ""}

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,8 +33,12 @@ class Host:
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
-def on_hosts(found: Mapping[Finding, Sequence[str]], hosts: Sequence[Host]) -> list[Finding]:
-    """Findings of single hosts, each once: of the group, or of those by name where not all have it."""
+def on_hosts(hosts: Sequence[Host], check: Callable[[Host], Iterable[Finding]]) -> list[Finding]:
+    """What a check finds of single hosts, each once: of the group, or of those by name where not all have it."""
+    found: dict[Finding, list[str]] = {}
+    for host in hosts:
+        for finding in check(host):
+            found.setdefault(finding, []).append(host.name)
     return [
         finding if len(names) == len(hosts) else replace(finding, where=", ".join(names))
         for finding, names in found.items()

@@ -140,13 +140,11 @@ def check_inventory(
 def _check_each(
     hosts: Sequence[Host], specs: Mapping[str, Spec], unsound: Collection[str], rails: Sequence[str]
 ) -> list[Finding]:
-    found: dict[Finding, list[str]] = {}
-    for host in hosts:
+    def of(host: Host) -> list[Finding]:
         own = {name: value for name, value in settings([host], specs, unsound).items() if name not in unsound}
-        for check in CHECKS_OF_EACH:
-            for finding in check(own, rails):
-                found.setdefault(finding, []).append(host.name)
-    return on_hosts(found, hosts)
+        return [finding for check in CHECKS_OF_EACH for finding in check(own, rails)]
+
+    return on_hosts(hosts, of)
 
 
 def check_fit(

@@ -53,9 +53,6 @@ UNIT_FILE_STATES = frozenset(
 ENDS = frozenset({"stop", "disable", "mask", "swapoff", "purge"})
 """Words of commands that end something: they come before files change, all others after."""
 
-TURNS = 4
-"""See Step.turn."""
-
 State = Mapping[str, Any]
 """What a thing is, by its kind. A wanted state may leave keys out: those do not matter."""
 

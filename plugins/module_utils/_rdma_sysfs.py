@@ -11,8 +11,6 @@ from pathlib import Path
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _rdma, _rdma_rails
 
 _PCI_ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-ARP = ("arp_ignore", "arp_announce")
-
 _SETTINGS = {"lifespan"}
 """In hw_counters, but not a counter: for how many ms the kernel keeps what it read."""
 
@@ -23,14 +21,14 @@ def read(root: str, shown: str, addresses: Sequence[str], settings: str = "/proc
     `addresses` are the fabric addresses of this node, `settings` is where the kernel's parameters are.
     """
     found = devices(Path(root))
+    ignore_all, announce_all = arp(Path(settings), "all")
 
     def aside(name: str) -> _rdma.Aside:
-        ignore, announce = (arp(Path(settings), name, key) for key in ARP)
-        every = [arp(Path(settings), "all", key) for key in ARP]
+        ignore, announce = arp(Path(settings), name)
         return {
             "speed_mbps": speed(Path(root), name),
-            "arp_ignore": highest(ignore, every[0]),
-            "arp_announce": highest(announce, every[1]),
+            "arp_ignore": highest(ignore, ignore_all),
+            "arp_announce": highest(announce, announce_all),
             "arp_ignore_own": ignore,
             "arp_announce_own": announce,
         }
@@ -53,9 +51,10 @@ def speed(root: Path, interface: str) -> int | None:
     return mbps if mbps and mbps > 0 else None
 
 
-def arp(settings: Path, interface: str, key: str) -> int | None:
-    """A setting of ARP of an interface, or of `all`."""
-    return _integer(settings / "net/ipv4/conf" / interface / key)
+def arp(settings: Path, interface: str) -> tuple[int | None, int | None]:
+    """arp_ignore and arp_announce of an interface, or of `all`."""
+    folder = settings / "net/ipv4/conf" / interface
+    return _integer(folder / "arp_ignore"), _integer(folder / "arp_announce")
 
 
 def highest(*values: int | None) -> int | None:

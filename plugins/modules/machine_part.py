@@ -332,27 +332,32 @@ class Part:
         return sorted(made, key=lambda step: step.turn)
 
     def act(self, todo: list[Step], *, back: bool = False) -> None:
-        """Do it. That commands are due is noted first: a run that is interrupted is made up for by the next.
+        """Do it, in the order of its turns. That commands are due is noted first: the next run makes up for one that is
+        interrupted.
 
         back: what is gone since, such as the file of an area of swap, does not keep all the rest from being put back.
         """
         if self.record.after and any(step.is_config for step in todo):
             self.record.due = True
             self.keep()
-        for turn in range(_machine_part.TURNS):
-            for step in todo:
-                if step.turn == turn:
-                    try:
-                        perform(step)
-                    except PartError as trouble:
-                        if not (back and is_gone(step)):
-                            raise
-                        self.gone.append(str(trouble))
-            if turn == 1 and self.record.due:
-                for argv in self.record.after:
-                    run(list(argv))
-                self.record.due = False
-                self.keep()
+        with_files = [step for step in todo if step.turn <= 1]
+        self.do(with_files, back)
+        if self.record.due:
+            for argv in self.record.after:
+                run(list(argv))
+            self.record.due = False
+            self.keep()
+        self.do(todo[len(with_files) :], back)
+
+    def do(self, steps: list[Step], back: bool) -> None:
+        """These steps; back: see act."""
+        for step in steps:
+            try:
+                perform(step)
+            except PartError as trouble:
+                if not (back and is_gone(step)):
+                    raise
+                self.gone.append(str(trouble))
 
     def make(self) -> bool:
         """Make it as it is wanted, by a record that is complete before the first change. Returns whether it changes."""
