@@ -206,7 +206,7 @@ def things(node: Path) -> list[dict[str, Any]]:
     ]
 
 
-def run(node: Path, *, state: str = "present", check: bool = False, **arguments: Any) -> adhoc.Outcome:
+def attempt(node: Path, *, state: str = "present", check: bool = False, **arguments: Any) -> adhoc.Outcome:
     given = {
         "name": "x",
         "state": state,
@@ -215,7 +215,11 @@ def run(node: Path, *, state: str = "present", check: bool = False, **arguments:
         **arguments,
     }
     path = {"PATH": f"{node / 'bin'}:{os.environ['PATH']}"}
-    outcome = adhoc.run(node, "machine_part", given, check=check, env=path)
+    return adhoc.run(node, "machine_part", given, check=check, env=path)
+
+
+def run(node: Path, **arguments: Any) -> adhoc.Outcome:
+    outcome = attempt(node, **arguments)
     assert not outcome.result["failed"], outcome.shown
     return outcome
 
@@ -263,11 +267,7 @@ def test_commands_follow_files_and_only_them(node: Path) -> None:
 
 
 def test_commands_of_an_interrupted_run_are_made_up_for(node: Path) -> None:
-    broken = adhoc.run(
-        node,
-        "machine_part",
-        {"name": "x", "records": str(node / "records"), "things": things(node)[:1], "after": [["false"]]},
-    )
+    broken = attempt(node, things=things(node)[:1], after=[["false"]])
     assert broken.result["failed"]
     assert (node / "old").read_text() == "new\n"
     assert run(node, things=things(node)[:1]).result["changed"]
@@ -306,8 +306,7 @@ def test_what_is_gone_keeps_nothing_else_from_being_put_back(node: Path) -> None
     (node / "unit-gone.swap").write_text("masked inactive\n")
     # Not for a reason of the moment: then it is an error, and nothing is forgotten.
     (node / "area").touch()
-    given = {"name": "x", "state": "restored", "records": str(node / "records")}
-    broken = adhoc.run(node, "machine_part", given, env={"PATH": f"{node / 'bin'}:{os.environ['PATH']}"})
+    broken = attempt(node, state="restored")
     assert broken.result["failed"]
     assert "systemctl start gone.swap" in broken.result["msg"]
     (node / "area").unlink()
@@ -324,10 +323,8 @@ def test_a_service_that_does_not_start_again_is_an_error_and_is_not_forgotten(no
     (node / "unit-a.service").write_text("gone active\n")
     wanted = {"kind": "unit", "name": "a.service", "wanted": {"active": False}}
     run(node, things=[wanted])
-    given = {"name": "x", "state": "restored", "records": str(node / "records")}
-    path = {"PATH": f"{node / 'bin'}:{os.environ['PATH']}"}
     for _ in range(2):
-        outcome = adhoc.run(node, "machine_part", given, env=path)
+        outcome = attempt(node, state="restored")
         assert outcome.result["failed"]
         assert "systemctl start a.service" in outcome.result["msg"]
     (node / "unit-a.service").write_text("static inactive\n")
@@ -345,14 +342,12 @@ def test_an_interrupted_way_back_is_gone_to_its_end(node: Path) -> None:
     """The unit is enabled again and does not run yet: neither as it was, nor as it was made."""
     run(node, things=things(node))
     record = node / "records/x.json"
-    given = {"name": "x", "state": "restored", "records": str(node / "records")}
-    path = {"PATH": f"{node / 'bin'}:{os.environ['PATH']}"}
     (node / "bin/true").write_text("#!/bin/sh\nexit 1\n")
     (node / "bin/true").chmod(0o755)
     # The commands after the files fail: what begins something was not come to.
     document = json.loads(record.read_text()) | {"after": [["true"]]}
     record.write_text(json.dumps(document))
-    assert adhoc.run(node, "machine_part", given, env=path).result["failed"]
+    assert attempt(node, state="restored").result["failed"]
     assert (node / "unit-a.service").read_text() == "disabled inactive\n"
     (node / "unit-a.service").write_text("enabled inactive\n")
     (node / "bin/true").unlink()
@@ -366,9 +361,7 @@ def test_a_way_forward_that_was_cut_off_goes_back(node: Path) -> None:
     """Stopped and not yet disabled: neither as it was, nor as it is wanted."""
     real = (node / "bin/systemctl").read_text()
     (node / "bin/systemctl").write_text(real.replace("disable) ", "disable) exit 1; "))
-    given = {"name": "x", "records": str(node / "records"), "things": things(node)}
-    path = {"PATH": f"{node / 'bin'}:{os.environ['PATH']}"}
-    assert adhoc.run(node, "machine_part", given, env=path).result["failed"]
+    assert attempt(node, things=things(node)).result["failed"]
     assert (node / "unit-a.service").read_text() == "enabled inactive\n"
     (node / "bin/systemctl").write_text(real)
     assert run(node, state="restored").result["left"] == []
@@ -382,12 +375,10 @@ def test_what_another_has_changed_stays_through_an_interruption(node: Path) -> N
     (node / "bin/after").chmod(0o755)
     run(node, things=[old, *others], after=[["after"]])
     (node / "old").write_text("mine")
-    given = {"name": "x", "records": str(node / "records"), "after": [["after"]]}
-    path = {"PATH": f"{node / 'bin'}:{os.environ['PATH']}"}
     changed = [{**others[0], "wanted": {"content": "other\n"}}]
     for arguments in ({"things": changed}, {"state": "restored"}):
         (node / "broken").touch()
-        assert adhoc.run(node, "machine_part", {**given, **arguments}, env=path).result["failed"]
+        assert attempt(node, after=[["after"]], **arguments).result["failed"]
         (node / "broken").unlink()
         assert (node / "old").read_text() == "mine"
     outcome = run(node, state="restored")
@@ -397,10 +388,8 @@ def test_what_another_has_changed_stays_through_an_interruption(node: Path) -> N
 
 def test_what_can_not_be_begun_as_wanted_is_an_error(node: Path) -> None:
     (node / "unit-gone.swap").write_text("gone inactive\n")
-    given = {"name": "x", "records": str(node / "records")}
     wanted = [{"kind": "unit", "name": "gone.swap", "wanted": {"active": True}}]
-    path = {"PATH": f"{node / 'bin'}:{os.environ['PATH']}"}
-    outcome = adhoc.run(node, "machine_part", {**given, "things": wanted}, env=path)
+    outcome = attempt(node, things=wanted)
     assert outcome.result["failed"]
     assert "systemctl start gone.swap" in outcome.result["msg"]
 
@@ -415,9 +404,7 @@ def test_what_can_not_be_begun_as_wanted_is_an_error(node: Path) -> None:
 def test_trouble_ends_before_anything_is_changed(node: Path, spoil: Any, words: str) -> None:
     spoil(node)
     unit_before = (node / "unit-a.service").read_text()
-    arguments = {"name": "x", "records": str(node / "records"), "things": things(node)}
-    path = {"PATH": f"{node / 'bin'}:{os.environ['PATH']}"}
-    outcome = adhoc.run(node, "machine_part", arguments, env=path)
+    outcome = attempt(node, things=things(node))
     assert outcome.result["failed"]
     assert words in outcome.result["msg"]
     assert "Mend:" in outcome.result["msg"]
