@@ -25,10 +25,7 @@ NOTICE_SECONDS = 120.0
 ENDED = "group ended: "
 """In the journal of each node, with who was first and why."""
 
-_EPOCH = (
-    "docker ps --quiet --no-trunc | xargs --no-run-if-empty docker inspect"
-    " --format '{{index .Config.Labels \"dgx-spark.epoch\"}}'"
-)
+_EPOCH = "docker ps --format '{{.Label \"dgx-spark.epoch\"}}'"
 # Every process of the server has to be in the one container that there is.
 _ORPHANS = (
     f"own=$(docker inspect --format '{{{{.Id}}}}' {CONTAINER}); for pid in $(ps -eo pid,args"
@@ -48,6 +45,12 @@ def active(node: Node) -> bool:
 def epochs(nodes: Sequence[Node]) -> list[str]:
     """The epoch of each container of each node."""
     return [epoch for node in nodes for epoch in inside(node, _EPOCH).splitlines()]
+
+
+def begun(nodes: Sequence[Node], other_than: Sequence[str]) -> list[str] | None:
+    """The epochs of the containers once all nodes have one of the same epoch, another one than before; None until then."""
+    found = epochs(nodes)
+    return found if len(found) == len(nodes) and len(set(found)) == 1 and found != list(other_than) else None
 
 
 def problem(nodes: Sequence[Node]) -> str:

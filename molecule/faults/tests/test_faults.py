@@ -15,7 +15,7 @@ import pytest
 from lab import faults, group, layout
 from lab.faults import Fault, inside
 from lab.layout import Node
-from lab.run import each
+from lab.run import each, wait_for
 from tests.tools import operating
 from tests.tools.operating import ROOT, until
 
@@ -188,8 +188,7 @@ def test_a_reload_of_systemd_ends_nothing() -> None:
     inside(HEAD, "systemctl daemon-reload")
     assert group.epochs(NODES) == before
     faults.kill_rank(HEAD)
-    until("it starts anew", lambda: len(group.epochs(NODES)) == len(NODES) and group.epochs(NODES) != before, 60)
-    starting = group.epochs(NODES)
+    starting = wait_for("it starts anew", lambda: group.begun(NODES, other_than=before), seconds=60)
     inside(HEAD, "systemctl daemon-reload")
     group.serving(NODES)
     assert group.epochs(NODES) == starting
