@@ -48,7 +48,7 @@ def epochs(nodes: Sequence[Node]) -> list[str]:
 
 
 def begun(nodes: Sequence[Node], other_than: Sequence[str]) -> list[str] | None:
-    """The epochs of the containers once all nodes have one of the same epoch, another one than before; None until then."""
+    """The epochs of the containers once all nodes have one of the same, other epoch than before; None until then."""
     found = epochs(nodes)
     return found if len(found) == len(nodes) and len(set(found)) == 1 and found != list(other_than) else None
 
