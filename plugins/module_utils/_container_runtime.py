@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._findings import Finding, shown
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import CONTAINER, GATE_CONTAINER
 
 GROUP_WIDE = "group sparks"
 
@@ -25,10 +26,6 @@ brings a service that refreshes the specification; whether it is there is asked,
 
 NVIDIA_RUNTIME = {"path": "nvidia-container-runtime", "args": []}
 """What `nvidia-ctk runtime configure --runtime=docker` writes for the runtime `nvidia`."""
-
-
-OURS = ("sglang-rank", "dgx-spark-gate-gpu")
-"""Containers of a rank: the server's, and the look at the GPU before it."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ def missing_devices(seen: Mapping[str, Any], options: Options) -> list[str]:
 
 def others(names: str, live_restore: bool) -> list[str]:
     """Containers besides a rank's own that a restart of Docker would end. names: of those that run, one a line."""
-    return [] if live_restore else [name for name in names.split() if name not in OURS]
+    return [] if live_restore else [name for name in names.split() if name not in (CONTAINER, GATE_CONTAINER)]
 
 
 def daemon_settings(seen: Mapping[str, Any], options: Options) -> dict[str, Any]:

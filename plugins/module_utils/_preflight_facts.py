@@ -34,7 +34,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils import (
     _shape,
     _ssh,
 )
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_node import CONTAINER
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import CONTAINER
 
 try:
     # It needs PyYAML, which netplan brings.

@@ -8,10 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _preflight_parse as parse
-
-UNIT = "sglang-rank.service"
-CONTAINER = "sglang-rank"
-"""The rank's unit, and its container (_unit.CONTAINER)."""
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import UNIT
 
 CONTAINERS = ("container-other", "docker", "lxc", "lxc-libvirt", "openvz", "podman", "proot", "rkt", "systemd-nspawn")
 """What systemd calls a container, and not a virtual machine (systemd-detect-virt(1))."""

@@ -29,6 +29,11 @@ PROPERTIES = (
     "InvocationID",
     "StatusText",
 )
+CONTAINER = "sglang-rank"
+"""A rank's container."""
+UNIT = f"{CONTAINER}.service"
+GATE_CONTAINER = "dgx-spark-gate-gpu"
+"""The look at the GPU that the gates of its unit take (dgx_spark_gates.py)."""
 LABEL_GROUP = "dgx-spark.group"
 """The label that tells which plan a running container belongs to."""
 LABEL_PLAN = "dgx-spark.plan"

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import CONTAINER
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._secrets import IN_CONTAINER
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._unit import CONTAINER, plan_digest
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._unit import plan_digest
 
 _TIMES = (
     "health_seconds",

@@ -17,7 +17,12 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._plan import (
     MODELS_IN_CONTAINER,
     digest,
 )
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import LABEL_GROUP, LABEL_PLAN, LABEL_RELEASE
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import (
+    CONTAINER,
+    LABEL_GROUP,
+    LABEL_PLAN,
+    LABEL_RELEASE,
+)
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import (
     ENV_FLAGS,
     ENV_IMAGE,
@@ -25,7 +30,6 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._release import (
     ENV_RELEASE,
 )
 
-CONTAINER = "sglang-rank"
 RELEASE_WORDS = (f"--label={LABEL_RELEASE}=${{{ENV_RELEASE}}}", f"${ENV_MOUNTS}", f"${{{ENV_IMAGE}}}")
 """What Docker takes from the release in use, the image last: systemd puts it in, and splits the mounts into words."""
 RELEASE_ARGUMENTS = f"${ENV_FLAGS}"

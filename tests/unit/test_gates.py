@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import CONTAINER, GATE_CONTAINER
 
 from roles.rank.files import dgx_spark_gates as gates
 from roles.rank.files.dgx_spark_gates import GATES, GIB, Config, Node, Rail, in_cdi, read_config, run
 
 PROGRAM = Path(__file__).parents[2] / "roles/rank/files/dgx_spark_gates.py"
+UNIT = PROGRAM.parents[1] / "templates/sglang-rank.service.j2"
 PROBE = PROGRAM.with_name("gpu_probe.py")
 IMAGE_ID = "sha256:" + 64 * "a"
 MIB_PAGES = 2**20 // os.sysconf("SC_PAGE_SIZE")
@@ -612,3 +614,9 @@ def test_a_start_that_is_stopped_has_not_failed(tmp_path: Path) -> None:
             time.sleep(0.02)
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_the_container_of_the_look_at_the_gpu_is_known_as_ours() -> None:
+    """The program stands alone on its node, so it has the name itself, as has the unit that removes what is left."""
+    assert gates.PROBE_CONTAINER == GATE_CONTAINER
+    assert f"docker rm --force {CONTAINER} {GATE_CONTAINER} " in UNIT.read_text()

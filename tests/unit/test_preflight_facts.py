@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _preflight_facts as facts
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _preflight_parse as parse
-from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_node import UNIT, Node
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._preflight_node import Node
+from ansible_collections.dgx_spark.sglang.plugins.module_utils._rank import UNIT
 
 from tests.unit import adhoc
 from tests.unit.preflight_nodes import TEXTS, gathered, plan
