@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lab.layout import LAN, NAMESPACE, RAILS, Network, Node
 from lab.net import batch
-from lab.run import attempt, run, wait_for
+from lab.run import LabError, attempt, run, wait_for
 
 CONTAINER = "sglang-rank"
 BOOT_SECONDS = 90
@@ -23,9 +23,17 @@ def inside(node: Node, script: str, seconds: float = 60) -> str:
     return run(["podman", "exec", node.name, "sh", "-c", script], timeout=seconds).strip()
 
 
+def pid_of_rank(node: Node) -> int:
+    """The first process of the rank's container. Raises LabError where none runs."""
+    pid = int(inside(node, f"docker inspect --format '{{{{.State.Pid}}}}' {CONTAINER}"))
+    if not pid:
+        raise LabError(f"the rank's container on {node.name} does not run")
+    return pid
+
+
 def kill_rank(node: Node) -> None:
     """SIGKILL to the first process of the rank's container, which takes all others along."""
-    inside(node, f"kill -KILL $(docker inspect --format '{{{{.State.Pid}}}}' {CONTAINER})")
+    inside(node, f"kill -KILL {pid_of_rank(node)}")
 
 
 def kill_scheduler(node: Node) -> None:
@@ -45,7 +53,11 @@ def docker_kill(node: Node) -> None:
 
 def restart_docker(node: Node) -> None:
     """As an upgrade of Docker does: stopped, and started again."""
-    inside(node, "systemctl stop docker.service docker.socket; systemctl start docker.service")
+    # Debian's unit refuses a fourth start within a minute.
+    inside(
+        node,
+        "systemctl stop docker.service docker.socket; systemctl reset-failed docker; systemctl start docker",
+    )
 
 
 def kill_supervisor(node: Node) -> None:

@@ -30,7 +30,7 @@ _EPOCH = "docker ps --format '{{.Label \"dgx-spark.epoch\"}}'"
 _ORPHANS = (
     f"own=$(docker inspect --format '{{{{.Id}}}}' {CONTAINER}); for pid in $(ps -eo pid,args"
     " | awk '/sglang::|launch_server --model/ && !/awk|docker run/ { print $1 }');"
-    ' do grep -q "$own" /proc/$pid/cgroup || ps -o args= $pid; done'
+    ' do grep -q "$own" /proc/$pid/cgroup || ps -o args= $pid; done; true'
 )
 
 
@@ -106,6 +106,12 @@ def journal(node: Node, since: float, pattern: str) -> list[tuple[float, str]]:
 def status_text(node: Node) -> str:
     """What the unit says that it is doing."""
     return inside(node, f"systemctl show --value --property=StatusText {CONTAINER}.service")
+
+
+def waits(node: Node, failed: Node) -> bool:
+    """Whether a rank has nothing left of its last start, and says that it waits for another node."""
+    said = status_text(node)
+    return said.startswith("waiting for ") and failed.name in said and not epochs([node])
 
 
 def chat(tokens: int = 4) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-RETURN_SECONDS = 60
+RETURN_SECONDS = 120
 """How long a node may take, after its time is up, to put the files back and to answer again."""
 
 

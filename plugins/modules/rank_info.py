@@ -282,6 +282,7 @@ log_problem:
 import os
 import shutil
 import subprocess
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -290,6 +291,11 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils import _http, _ra
 
 # Timestamps and messages in the one form that _rank reads.
 LOCALE = {"LANG": "C", "LC_ALL": "C", "LANGUAGE": "C", "TZ": "UTC"}
+
+NOTE_SECONDS = 3.0
+"""So long a supervisor that was just started may take to note what it runs."""
+
+Facts = dict[str, object]
 
 
 def show_unit(module: AnsibleModule, unit: str) -> dict[str, str]:
@@ -325,6 +331,23 @@ def read_note(folder: str, name: str) -> str:
         return Path(folder, name).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return ""
+
+
+def look(module: AnsibleModule) -> tuple[str, Facts, Facts, Facts]:
+    """The start that the unit is in, the unit, the container, and what the unit runs, seen in one moment.
+
+    A supervisor notes what it runs as soon as it can: one that has noted nothing yet is not taken for another plan's.
+    """
+    params = module.params
+    deadline = time.monotonic() + NOTE_SECONDS
+    while True:
+        shown = show_unit(module, params["unit"])
+        unit = _rank.unit_facts(shown)
+        container = inspect_container(module, params["container"])
+        runs = _rank.supervised(unit, container, read_note(params["state_dir"], "now.json"))
+        if runs["group"] != "" or time.monotonic() > deadline:
+            return shown.get("InvocationID") or "none", unit, container, runs
+        time.sleep(0.2)
 
 
 def read_log(module: AnsibleModule, unit: str, invocation: str, count: int) -> tuple[list[str], list[str], str | None]:
@@ -404,13 +427,10 @@ def main() -> None:
         health = _http.ask(params["health_url"], params["health_timeout"])
 
     try:
-        shown = show_unit(module, params["unit"])
-        invocation = shown.get("InvocationID") or "none"
+        invocation, unit, container, runs = look(module)
         current, previous, log_problem = read_log(module, params["unit"], invocation, params["log_lines"])
     except FileNotFoundError as trouble:
         module.fail_json(msg=f"{trouble.filename} is not installed. Mend: use a node with systemd.")
-    unit = _rank.unit_facts(shown)
-    container = inspect_container(module, params["container"])
     phase, detail = _rank.overall_phase(
         unit,
         _rank.phase(current),
@@ -424,7 +444,7 @@ def main() -> None:
         changed=False,
         **unit,
         container=container,
-        runs=_rank.supervised(unit, container, read_note(params["state_dir"], "now.json")),
+        runs=runs,
         last_end=_rank.last_end(read_note(params["state_dir"], "last.json")),
         health=health.status,
         health_error=health.error if health.status is None else None,

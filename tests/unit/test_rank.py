@@ -587,3 +587,14 @@ def test_rank_wait_refuses_nonsense(tmp_path: Path, node: Path) -> None:
     result = adhoc.run(tmp_path, "rank_wait", arguments, env=path_of(node)).result
     assert result["failed"]
     assert "interval is 0" in result["msg"]
+
+
+def test_a_supervisor_that_was_just_started_is_waited_for(tmp_path: Path, node: Path) -> None:
+    """It notes what it runs between the first look and the second."""
+    (node / "docker.out").write_text("[]")
+    (tmp_path / "told").write_text(NOW)
+    asked = f"{node}/systemctl.calls"
+    with (node / "systemctl").open("a") as script:
+        script.write(f"[ $(wc -l < {asked}) -lt 2 ] || cp {tmp_path}/told {tmp_path}/now.json\n")
+    result = adhoc.run(tmp_path, "rank_info", {"state_dir": str(tmp_path)}, env=path_of(node)).result
+    assert result["runs"] == {"group": "g", "release": "r", "epoch": "e"}

@@ -34,6 +34,16 @@ def scanned() -> list[list[int]]:
     return [open_ports(address) for address in LAN]
 
 
+def epoch() -> str:
+    """The start of the group whose container runs on rank 0, "" where none does."""
+    return on("spark-0", "docker ps --format '{{.Label \"dgx-spark.epoch\"}}'")
+
+
+def serves_anew(since: str) -> bool:
+    """Whether the group serves, by a later start than that one."""
+    return epoch() not in ("", since) and serves()
+
+
 def test_without_it_the_lan_reaches_the_ranks() -> None:
     off = ("site.yml", "--tags", "firewall", "-e", "firewall_enabled=false")
     play(*off)
@@ -65,16 +75,17 @@ def test_rules_outlive_a_reload_of_nftables_and_so_do_dockers() -> None:
 
 
 def test_docker_restarts() -> None:
-    before = on("spark-2", RULES)
+    before, old = on("spark-2", RULES), epoch()
     on("spark-2", "systemctl restart docker")
-    until("the group serves again", serves, 300)
+    until("the group serves again", lambda: serves_anew(old), 300)
     assert on("spark-2", RULES) == before
     assert scanned() == AS_PLANNED
 
 
 def test_a_node_boots() -> None:
+    old = epoch()
     power_cut("spark-3")
-    until("the group serves again", serves, 300)
+    until("the group serves again", lambda: serves_anew(old), 300)
     assert scanned() == AS_PLANNED
     assert on("spark-3", "ip -br address show enP2p1s0f1np1").split()[1:] == ["UP", "198.18.101.14/24"]
 
@@ -96,7 +107,7 @@ def test_a_node_takes_rules_back_that_lock_the_controller_out(closing: str) -> N
 
 GUARD = "/var/lib/dgx-spark-guard/firewall/pending.json"
 HOLD = (
-    f"systemd-run --quiet --unit=hold sh -c 'until test -e {GUARD}; do sleep 0.02; done; "
+    f"systemd-run --quiet --collect --unit=hold sh -c 'until test -e {GUARD}; do sleep 0.02; done; "
     'nft "table inet held { chain input { type filter hook input priority -30; tcp dport 22 ct state new drop; }; }"\''
 )
 OFF = ("site.yml", "--tags", "firewall", "-e", '{"firewall_enabled": false, "firewall_confirm_seconds": 20}')
@@ -116,12 +127,20 @@ def is_held(tables: str) -> bool:
 def turn_off_and_lose_the_controller(node: str) -> None:
     """The run is killed when the node has written and applied the change, and nobody has confirmed it."""
     on(node, HOLD)
-    # In a process namespace of its own: a worker would outlive its killed parent, and confirm.
-    words = ["unshare", "--pid", "--fork", "--kill-child", *command(*OFF)]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()) as process:
-        until("the change is applied", lambda: is_held(inside(node, "nft list tables")), 60)
-        process.kill()
-    assert inside(node, f"nft delete table inet held; test -e {GUARD} && echo pending") == "pending"
+    try:
+        # In a process namespace of its own: a worker would outlive its killed parent, and confirm.
+        words = ["unshare", "--pid", "--fork", "--kill-child", *command(*OFF)]
+        with subprocess.Popen(
+            words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+        ) as process:
+            try:
+                until("the change is applied", lambda: is_held(inside(node, "nft list tables")), 60)
+            finally:
+                process.kill()
+        pending = inside(node, f"test -e {GUARD} && echo pending")
+    finally:
+        inside(node, "systemctl stop hold; nft delete table inet held")
+    assert pending == "pending"
 
 
 def test_a_run_killed_before_its_confirmation_is_made_up_for_by_the_next() -> None:
@@ -135,11 +154,12 @@ def test_a_run_killed_before_its_confirmation_is_made_up_for_by_the_next() -> No
 
 
 def test_power_lost_before_the_confirmation_leaves_the_firewall_that_was_there() -> None:
+    old = epoch()
     turn_off_and_lose_the_controller("spark-1")
     power_cut("spark-1")
     assert "table inet dgx_spark" in on("spark-1", "nft list tables")
     assert changes(play("site.yml", "--tags", "firewall"))[1] == 0
-    until("the group serves again", serves, 300)
+    until("the group serves again", lambda: serves_anew(old), 300)
     assert scanned() == AS_PLANNED
 
 
