@@ -406,12 +406,13 @@ def owners_of(inodes: set[str]) -> dict[str, str]:
     """Inode of a socket -> process."""
     owners: dict[str, str] = {}
     for folder in Path("/proc").glob("[0-9]*/fd"):
-        # Processes end while we look.
+        # Processes end, and close files, while we look.
         with contextlib.suppress(OSError):
             for entry in os.scandir(folder):
-                target = os.readlink(entry.path)
-                if target.startswith("socket:[") and target[8:-1] in inodes:
-                    owners[target[8:-1]] = folder.parent.name
+                with contextlib.suppress(OSError):
+                    target = os.readlink(entry.path)
+                    if target.startswith("socket:[") and target[8:-1] in inodes:
+                        owners[target[8:-1]] = folder.parent.name
     return owners
 
 

@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,6 +136,14 @@ def peer_problem(rail: Rail, address: str) -> str:
     if run([*ping, "56", address])[0] == 0:
         return f"{where}: answers small packets but none at MTU {rail.mtu}: an MTU on the way is smaller"
     return f"{where}: no answer at MTU {rail.mtu}"
+
+
+def opened_by(process: Path) -> Iterator[str]:
+    """What a process of /proc has open; it may end, or close a file, while it is looked at."""
+    with contextlib.suppress(OSError):
+        for link in os.scandir(process / "fd"):
+            with contextlib.suppress(OSError):
+                yield os.readlink(link.path)
 
 
 class Node:
@@ -263,10 +271,9 @@ class Node:
         text = self._read(self.root / "proc/net/tcp") + self._read(self.root / "proc/net/tcp6")
         local = re.findall(r"^ *\d+: \w+:(\w{4}) " + r"\S+ +" * 7 + r"(\d+)", text, re.MULTILINE)
         sockets = {f"socket:[{inode}]" for port, inode in local if int(port, 16) == number}
-        for link in self.root.glob("proc/[0-9]*/fd/*"):
-            with contextlib.suppress(OSError):
-                if os.readlink(link) in sockets:
-                    return self._comm(link.parts[-3])
+        for process in self.root.glob("proc/[0-9]*"):
+            if sockets.intersection(opened_by(process)):
+                return self._comm(process.name)
         return "a process that /proc does not name"
 
     def _meminfo(self) -> tuple[int, int]:
