@@ -70,12 +70,12 @@ def join() -> None:
 
 def serve() -> None:
     """What runs in the container."""
+    listener = socket.create_server((option("host"), int(option("port"))))
     if option("dist"):
         threading.Thread(target=join if int(option("rank")) else store, daemon=True).start()
     sys.stdout.write("Loading safetensors checkpoint shards:  50% Completed | 1/2\r")
     sys.stdout.write("Loading safetensors checkpoint shards: 100% Completed | 2/2\n")
     sys.stdout.flush()
-    listener = socket.create_server((option("host"), int(option("port"))))
     while True:
         link, _ = listener.accept()
         request = link.recv(65536).decode()

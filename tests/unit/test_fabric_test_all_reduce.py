@@ -273,7 +273,7 @@ def test_program(tmp_path: Path) -> None:
     assert answer, done.stderr
     assert (answer["ranks"], answer["torch"], answer["nccl"]) == (3, "9", "")
     assert [(result["bytes"], result["right"]) for result in answer["results"]] == [(8, True), (4096, True)]
-    assert all(0.01 <= result["seconds"] < 0.1 for result in answer["results"])
+    assert all(0.01 <= result["seconds"] < 5 for result in answer["results"])
 
 
 def test_program_tells_wrong_sums(tmp_path: Path) -> None:

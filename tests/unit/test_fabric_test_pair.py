@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,17 +16,11 @@ import pytest
 from ansible_collections.dgx_spark.sglang.plugins.module_utils import _fabric_pair, _fabric_process, _fabric_tests
 from ansible_collections.dgx_spark.sglang.plugins.module_utils._fabric_pair import Pair, Ready
 from ansible_collections.dgx_spark.sglang.tests.unit import adhoc
+from ansible_collections.dgx_spark.sglang.tests.unit.ports import free_ports
 
 STANDIN = Path(__file__).parent / "fixtures/fabric_standin.py"
 HOSTS = ("spark-0", "spark-1")
 READY = Ready(gid_index=3)
-
-
-def free_port() -> int:
-    """The first of as many ports as the tests of two rails use, free a moment ago."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return min(int(one.getsockname()[1]), 65000)
 
 
 @pytest.fixture
@@ -64,7 +57,7 @@ def half(node: int, port: int, ready: Ready = READY, count: int = 1, **settings:
 
 def both(ready: tuple[Ready, Ready] = (READY, READY), **settings: Any) -> list[list[dict[str, Any]]]:
     """The rows of both nodes, which run at once."""
-    port = free_port()
+    port = free_ports()[0]
     with ThreadPoolExecutor(2) as pool:
         halves = [pool.submit(half, node, port, ready[node], **settings) for node in range(2)]
         return [future.result(60) for future in halves]
@@ -111,7 +104,7 @@ def test_all_is_well(nodes: Path) -> None:
 
 def test_no_rdma(nodes: Path) -> None:
     """Without RDMA there are the pings, and nobody calls anybody."""
-    assert short(half(0, free_port(), rdma=False, count=2)) == ["ping 0>1 ok"] * 2
+    assert short(half(0, free_ports()[0], rdma=False, count=2)) == ["ping 0>1 ok"] * 2
     assert not [file for file in nodes.iterdir() if not file.name.startswith("ping")]
 
 
@@ -181,7 +174,7 @@ def test_what_a_side_lacks_is_told_to_both(nodes: Path) -> None:
 def test_nobody_comes(nodes: Path, node: int) -> None:
     """A side whose other half never starts gives up in the time given, and says so of every test."""
     began = time.monotonic()
-    rows = half(node, free_port(), wait=1.0)
+    rows = half(node, free_ports()[0], wait=1.0)
     assert time.monotonic() - began < 5
     assert [row["ok"] for row in rows] == [True, False, False, False]
     assert f"{HOSTS[1 - node]} was not met on 127.0.0.{2 - node}" in rows[1]["found"]
@@ -190,7 +183,7 @@ def test_nobody_comes(nodes: Path, node: int) -> None:
 
 def test_a_side_dies_in_the_middle(nodes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other one hears it by the connection, and its program is ended."""
-    port = free_port()
+    port = free_ports()[0]
     with ThreadPoolExecutor(1) as pool:
         ours = pool.submit(half, 0, port)
         line = _fabric_process.call("127.0.0.2", "127.0.0.1", port, 10)
@@ -212,7 +205,7 @@ def test_a_side_dies_in_the_middle(nodes: Path, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_somebody_else_calls(nodes: Path, message: Any, found: str) -> None:
-    port = free_port()
+    port = free_ports()[0]
     with ThreadPoolExecutor(1) as pool:
         ours = pool.submit(half, 0, port)
         line = _fabric_process.call("127.0.0.2", "127.0.0.1", port, 10)
@@ -224,7 +217,7 @@ def test_somebody_else_calls(nodes: Path, message: Any, found: str) -> None:
 
 def test_strangers_are_hung_up_on() -> None:
     """Only the other side's own address is taken, however often somebody else calls before."""
-    listener = _fabric_process.listen("127.0.0.1", free_port())
+    listener = _fabric_process.listen("127.0.0.1", free_ports()[0])
     port = listener.getsockname()[1]
     stranger = _fabric_process.call("127.0.0.3", "127.0.0.1", port, 5)
     peer = _fabric_process.call("127.0.0.2", "127.0.0.1", port, 5)
@@ -241,7 +234,7 @@ def test_strangers_are_hung_up_on() -> None:
 
 def test_pings_tell_the_mtu(nodes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FABRIC_FAULTS", json.dumps({"ping-c": "mtu"}))
-    (row,) = half(0, free_port(), rdma=False)
+    (row,) = half(0, free_ports()[0], rdma=False)
     assert row["found"] == "0 of 3 answers (pings of 56 bytes pass)"
 
 
@@ -257,7 +250,7 @@ def test_swapped_rails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pair, "_run_ping", ping)
     answers = ["echo '[{}]'", """echo '[{"lladdr": "02:00:00:00:00:01"}]'"""]
     monkeypatch.setattr(_fabric_tests, "neighbour_argv", lambda rail: ["sh", "-c", answers.pop(0)])
-    rows = half(0, free_port(), count=2, rdma=False)
+    rows = half(0, free_ports()[0], count=2, rdma=False)
     assert "the rails are swapped" not in rows[0]["found"]
     assert rows[1]["found"].startswith("spark-1 has 127.0.0.2 of rail 0 here: the rails are swapped")
     # With whole and small packets, then for the other rail's address out of this rail's interface.
@@ -291,7 +284,7 @@ def test_module_runs_as_a_task(nodes: Path, tmp_path: Path) -> None:
         local = [{"family": "inet", "local": f"127.0.0.{node}", "prefixlen": 24}]
         links.append({"ifname": name, "mtu": 9000, "flags": ["UP", "LOWER_UP"], "addr_info": local})
     (tmp_path / "addresses.json").write_text(json.dumps(links))
-    port = free_port()
+    port = free_ports()[0]
 
     def task(node: int) -> dict[str, Any]:
         rail = rails(node)[0]

@@ -169,10 +169,10 @@ def test_environment_and_given_versions(tmp_path: Path, model: Path, docker: dic
 
 
 def test_a_container_that_does_not_answer_is_removed(tmp_path: Path, model: Path, docker: dict[str, str]) -> None:
-    arguments = {"model_dir": str(model), "tp": 4, "image": "slow", "timeout": 1}
+    arguments = {"model_dir": str(model), "tp": 4, "image": "slow", "timeout": 3}
     result = adhoc.run(tmp_path, MODULE, arguments, env=docker).result
     assert result["failed"]
-    assert "slow did not answer in 1 s; its container was removed." in result["msg"]
+    assert "slow did not answer in 3 s; its container was removed." in result["msg"]
     started, removed = calls(tmp_path)
     name = next(word for word in started if word.startswith("--name="))
     assert removed == ["rm", "--force", name.partition("=")[2]]

@@ -256,7 +256,7 @@ def test_the_telling_line_is_the_reason(lines: list[str], said: str) -> None:
 def test_a_container_is_removed_or_it_is_said_why_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, error: str
 ) -> None:
-    monkeypatch.setattr(rank, "REMOVE_SECONDS", 1.0)
+    monkeypatch.setattr(rank, "REMOVE_SECONDS", 3.0)
     docker = tmp_path / "docker"
     docker.write_text(f'#!/bin/sh\n[ "$*" = "rm --force c" ] || exit 9\n{script}\n')
     docker.chmod(0o755)
