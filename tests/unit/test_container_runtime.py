@@ -258,7 +258,10 @@ def test_a_check_run_on_a_bare_node_says_what_would_come(tmp_path: Path) -> None
     """The repository, with the key that was given; and not more than apt knows of before it is there."""
     repository = tmp_path / "repository"
     apt_repository.publish(repository, "1.19.0")
-    given = {"container_runtime_toolkit_key": str(repository / "gpgkey"), "container_runtime_engine_packages": ["bash"]}
+    given: dict[str, Any] = {
+        "container_runtime_toolkit_key": str(repository / "gpgkey"),
+        "container_runtime_engine_packages": ["bash"],
+    }
     known = _apt_source.fingerprints((repository / "gpgkey").read_text())
     told = run_role(tmp_path, {}, ("systemctl",), **given, container_runtime_toolkit_key_fingerprints=known)
     assert "+Signed-By: /etc/apt/keyrings/dgx-spark-nvidia-container-toolkit.asc" in told
