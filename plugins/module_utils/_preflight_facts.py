@@ -20,7 +20,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,6 @@ class SourceError(Exception):
     """A source gives no answer; the text says why."""
 
 
-UNANSWERED = (SourceError, OSError, ValueError)
-"""What a source may raise."""
-
-
 @dataclass(frozen=True)
 class Questions:
     """What a node is asked, beyond what all are.
@@ -183,37 +179,18 @@ def gather(sources: Mapping[str, Callable[[], Any]], seconds: float = ALL_SECOND
     return {name: told.get(name, late) for name in sources}
 
 
-class Once:
-    """A source whose answer more than one thread wants: the first asks, the others wait for it."""
+def answers(asked: Questions) -> dict[str, dict[str, Any]]:
+    """What all sources tell: name -> {value, problem}.
 
-    def __init__(self, source: Callable[[], Any]) -> None:
-        self._source, self._lock, self._answer = source, threading.Lock(), Future[Any]()
-
-    def __call__(self) -> Any:
-        """The answer, or what the source raised."""
-        with self._lock:
-            if not self._answer.done():
-                try:
-                    self._answer.set_result(self._source())
-                except UNANSWERED as trouble:
-                    self._answer.set_exception(trouble)
-        return self._answer.result()
-
-    def before(self, source: Callable[[], Any]) -> Callable[[], Any]:
-        """Another source, asked after this one has had its say."""
-
-        def later() -> Any:
-            with contextlib.suppress(*UNANSWERED):
-                self()
-            return source()
-
-        return later
+    The rank's container comes first: it is what holders of ports and GPUs are held against, and it may end meanwhile.
+    """
+    sources = sources_of(asked)
+    first = {"container": sources.pop("container")}
+    return {**gather(first, COMMAND_SECONDS + 1), **gather(sources)}
 
 
 def sources_of(asked: Questions) -> dict[str, Callable[[], Any]]:
     """Name -> what asks for it. The names are those that _preflight_node reads."""
-    # Known before it is asked who holds ports or GPUs: those of a container that ends meanwhile are not a stranger's.
-    container = Once(lambda: inspected("container", CONTAINER))
     sources: dict[str, Callable[[], Any]] = {
         "system": system,
         "clock": lambda: {"now": time.time(), "synchronised": synchronised()},
@@ -226,11 +203,11 @@ def sources_of(asked: Questions) -> dict[str, Callable[[], Any]]:
         "packages": packages,
         "docker": docker,
         "image": lambda: inspected("image", asked.image),
-        "container": container,
+        "container": lambda: inspected("container", CONTAINER),
         "disks": lambda: {"image": disk(docker_root()), "model": disk(asked.model)},
         "model": lambda: _model_directory.describe(asked.model, digest_bytes=1048576),
         "config": lambda: _shape.told_shape(json.loads(Path(asked.model, "config.json").read_text(encoding="utf-8"))),
-        "listeners": container.before(lambda: listeners(asked.tcp, asked.udp)),
+        "listeners": lambda: settled(lambda: holders(asked.tcp, asked.udp)),
         "firewall": lambda: run("nft", "--terse", "list", "table", "inet", "dgx_spark"),
         "names": lambda: {name: resolved(name) for name in (socket.gethostname(), *asked.names)},
     }
@@ -245,7 +222,7 @@ def sources_of(asked: Questions) -> dict[str, Callable[[], Any]]:
         sources["nvidia_smi"] = lambda: run(
             "nvidia-smi", f"--query-gpu={','.join(_preflight_parse.GPU_FIELDS)}", "--format=csv,noheader,nounits"
         )
-        sources["gpu_users"] = container.before(gpu_users)
+        sources["gpu_users"] = lambda: settled(gpu_users)
         # Of interest for the driver's sake.
         sources["updates"] = lambda: printed("apt-config", "dump", "APT::Periodic")
         sources["cdi"] = cdi
@@ -358,21 +335,21 @@ def name_of(process: str) -> str:
     return (text_of(f"/proc/{process}/comm") or "").strip()
 
 
-def listeners(tcp: Sequence[int], udp: Sequence[int]) -> list[dict[str, Any]]:
-    """Who holds the ports: {protocol, port, pid, name, cgroup}; pid "" where /proc does not tell.
+def settled(look: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Who holds something, each with the {pid, name, cgroup} of a process, "" where /proc does not tell.
 
-    A holder that ends while it is looked at has let go a moment later, so it is looked again before one has no name.
+    Who ends while it is looked at holds nothing a moment later, so it is looked again before one goes without a name.
     """
     deadline = time.monotonic() + ENDING_SECONDS
     while True:
-        holders = holders_of(tcp, udp)
-        if all(holder["cgroup"] for holder in holders) or time.monotonic() > deadline:
-            return holders
+        found = look()
+        if all(holder["cgroup"] for holder in found) or time.monotonic() > deadline:
+            return found
         time.sleep(0.1)
 
 
-def holders_of(tcp: Sequence[int], udp: Sequence[int]) -> list[dict[str, Any]]:
-    """The same, by one look."""
+def holders(tcp: Sequence[int], udp: Sequence[int]) -> list[dict[str, Any]]:
+    """Who holds the ports: {protocol, port, pid, name, cgroup}."""
     found: dict[str, tuple[str, int]] = {}
     for protocol, ports, state in (
         ("tcp", tcp, _preflight_parse.TCP_LISTEN),
@@ -464,9 +441,7 @@ def gpu_users() -> list[dict[str, Any]]:
     """Who computes on the GPU: {pid, name, cgroup}."""
     text = printed("nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader")
     return [
-        {"pid": app.pid, "name": app.name, "cgroup": cgroup}
-        for app in _preflight_parse.apps(text)
-        if (cgroup := cgroup_of(str(app.pid)))  # else it has ended meanwhile
+        {"pid": app.pid, "name": app.name, "cgroup": cgroup_of(str(app.pid))} for app in _preflight_parse.apps(text)
     ]
 
 

@@ -123,7 +123,7 @@ def main() -> None:
     if mistakes:
         module.fail_json(msg="\n".join(mistakes))
     asked = _preflight_facts.Questions(**module.params)
-    module.exit_json(changed=False, gathered=_preflight_facts.gather(_preflight_facts.sources_of(asked)))
+    module.exit_json(changed=False, gathered=_preflight_facts.answers(asked))
 
 
 if __name__ == "__main__":

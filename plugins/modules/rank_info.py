@@ -295,8 +295,6 @@ LOCALE = {"LANG": "C", "LC_ALL": "C", "LANGUAGE": "C", "TZ": "UTC"}
 NOTE_SECONDS = 3.0
 """So long a supervisor that was just started may take to note what it runs."""
 
-Facts = dict[str, object]
-
 
 def show_unit(module: AnsibleModule, unit: str) -> dict[str, str]:
     """The unit's properties; ends the module when systemd can't be asked."""
@@ -333,7 +331,7 @@ def read_note(folder: str, name: str) -> str:
         return ""
 
 
-def look(module: AnsibleModule) -> tuple[str, Facts, Facts, Facts]:
+def look(module: AnsibleModule) -> tuple[str, dict[str, object], dict[str, object], dict[str, object]]:
     """The start that the unit is in, the unit, the container, and what the unit runs, seen in one moment.
 
     A supervisor notes what it runs as soon as it can: one that has noted nothing yet is not taken for another plan's.

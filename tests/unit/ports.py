@@ -1,6 +1,6 @@
 # Copyright (c) 2026 the dgx_spark.sglang contributors
 # SPDX-License-Identifier: MIT
-"""Ports for the tests' own servers, which nobody else takes meanwhile."""
+"""Ports for the tests' own servers, which the kernel gives to nobody else."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def test_who_holds_a_port() -> None:
         bound.bind(("127.0.0.1", 0))
         idle.bind(("127.0.0.1", 0))  # does not listen
         tcp, udp, free = (one.getsockname()[1] for one in (listening, bound, idle))
-        holders = facts.listeners([tcp, free], [udp])
+        holders = facts.holders([tcp, free], [udp])
     assert [(one["protocol"], one["port"], one["pid"]) for one in holders] == [
         ("tcp", tcp, str(os.getpid())),
         ("udp", udp, str(os.getpid())),
@@ -184,71 +184,35 @@ def test_who_holds_a_port() -> None:
     assert all(one["name"] and one["cgroup"] for one in holders)
 
 
-def test_who_ends_while_it_is_looked_at_holds_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
-        bound.bind(("127.0.0.1", 0))
-        port = bound.getsockname()[1]
-
-        def ended(inodes: set[str]) -> dict[str, str]:
-            bound.close()
-            return {}
-
-        monkeypatch.setattr(facts, "owners_of", ended)
-        assert facts.listeners([], [port]) == []
+ENDED = {"pid": "7", "cgroup": ""}
+LIVES = {"pid": "8", "cgroup": "0::/user.slice"}
 
 
-def test_a_port_of_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "owners_of", lambda inodes: {})
+def test_who_ends_while_it_is_looked_at_holds_nothing() -> None:
+    looks = iter([[ENDED, LIVES], [LIVES]])
+    assert facts.settled(lambda: next(looks)) == [LIVES]
+
+
+def test_who_has_no_process_is_told_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "ENDING_SECONDS", 0.2)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
-        bound.bind(("127.0.0.1", 0))
-        (holder,) = facts.listeners([], [bound.getsockname()[1]])
-    assert (holder["pid"], holder["cgroup"]) == ("", "")
+    assert facts.settled(lambda: [ENDED]) == [ENDED]
 
 
-def test_who_ends_meanwhile_does_not_use_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = 2**22 + 1  # no process has a higher number than PID_MAX_LIMIT, proc(5)
-    monkeypatch.setattr(facts, "printed", lambda *argv: f"{os.getpid()}, python3\n{ended}, sglang\n")
-    (user,) = facts.gpu_users()
-    assert (user["pid"], user["name"]) == (os.getpid(), "python3")
+@pytest.mark.parametrize("source", ["listeners", "gpu_users"])
+def test_holders_are_looked_at_until_they_are_settled(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([[ENDED], []])
+    for look in ("holders", "gpu_users"):
+        monkeypatch.setattr(facts, look, lambda *_: next(looks))
+    assert facts.sources_of(facts.Questions(image="", model="", cuda=True))[source]() == []
 
 
-def test_the_container_is_known_before_it_is_asked_who_holds_what() -> None:
+def test_the_container_is_known_before_it_is_asked_who_holds_what(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    known = threading.Event()
-
-    def slow() -> str:
-        known.wait(5)
-        asked.append("container")
-        return "id"
-
-    def holders() -> str:
-        asked.append("holders")
-        return "held"
-
-    container = facts.Once(slow)
-    threading.Timer(0.1, known.set).start()
-    told = facts.gather({"holders": container.before(holders), "container": container})
-    assert {name: one["value"] for name, one in told.items()} == {"holders": "held", "container": "id"}
-    assert asked == ["container", "holders"]
-
-
-def test_who_holds_what_is_told_where_docker_does_not_answer() -> None:
-    def silent() -> None:
-        raise facts.SourceError("no answer")
-
-    container = facts.Once(silent)
-    told = facts.gather({"holders": container.before(lambda: "held"), "container": container})
-    assert told["holders"] == {"value": "held", "problem": ""}
-    assert told["container"]["problem"] == "no answer"
-
-
-def test_ports_are_asked_for_after_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(facts, "inspected", lambda kind, name: asked.append(kind))
-    monkeypatch.setattr(facts, "listeners", lambda tcp, udp: asked.append("listeners"))
-    facts.sources_of(facts.Questions(image="", model=""))["listeners"]()
-    assert asked == ["container", "listeners"]
+    sources = {name: lambda name=name: asked.append(name) for name in ("listeners", "container", "gpu_users")}
+    monkeypatch.setattr(facts, "sources_of", lambda questions: sources)
+    told = facts.answers(facts.Questions(image="", model=""))
+    assert asked[0] == "container"
+    assert set(told) == {"listeners", "container", "gpu_users"}
 
 
 def test_disk_of_what_is_not_there_yet(tmp_path: Path) -> None:

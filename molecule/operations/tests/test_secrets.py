@@ -101,6 +101,7 @@ def test_the_server_was_told_its_key_and_the_journal_was_not(shown: str) -> None
 def test_without_the_key_the_api_is_open_again(shown: str) -> None:
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("SGLANG_API_KEY")
+        # Its stage alone: a whole run has been.
         play("site.yml", "--tags", "rank")
     assert status_of(None) == 200
     assert on(NODES[0], f"ls {KEYS_FILE} 2>/dev/null") == ""
