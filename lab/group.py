@@ -47,10 +47,15 @@ def epochs(nodes: Sequence[Node]) -> list[str]:
     return [epoch for node in nodes for epoch in inside(node, _EPOCH).splitlines()]
 
 
+def of_one_start(found: Sequence[str], nodes: Sequence[Node]) -> bool:
+    """Whether these are the epochs of one container on each node, all of the same start."""
+    return len(found) == len(nodes) and len(set(found)) == 1 and bool(found[0])
+
+
 def begun(nodes: Sequence[Node], other_than: Sequence[str]) -> list[str] | None:
     """The epochs of the containers once all nodes have one of the same, other epoch than before; None until then."""
     found = epochs(nodes)
-    return found if len(found) == len(nodes) and len(set(found)) == 1 and found != list(other_than) else None
+    return found if of_one_start(found, nodes) and found != list(other_than) else None
 
 
 def problem(nodes: Sequence[Node]) -> str:
@@ -59,7 +64,7 @@ def problem(nodes: Sequence[Node]) -> str:
     if idle:
         return f"not active: {', '.join(idle)}"
     found = epochs(nodes)
-    if len(found) != len(nodes) or len(set(found)) != 1 or not found[0]:
+    if not of_one_start(found, nodes):
         return f"containers of epochs {found}"
     orphans = [f"{node.name}: {line}" for node in nodes for line in inside(node, _ORPHANS).splitlines()]
     if orphans:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from ansible_collections.dgx_spark.sglang.plugins.module_utils._inventory import
 from ansible_collections.dgx_spark.sglang.plugins.plugin_utils._controller import role_specs
 
 from lab import apt_repository
+from tests.tools.operating import changes
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/container_runtime"
@@ -215,11 +215,6 @@ def run_role(
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def changes(told: str) -> list[int]:
-    """How many changes each of the nodes would see."""
-    return [int(number) for number in re.findall(r"changed=(\d+)", told.partition("PLAY RECAP")[2])]
 
 
 def test_on_dgx_os_nothing_changes(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import time
 
 import pytest
 
+from lab import group, layout
 from tests.tools.operating import changes, command, environment, on, on_all, play, run, serves, until
 from tests.tools.scan_ports import open_ports
 
 LAN = [f"198.18.0.{11 + number}" for number in range(4)]
 SECONDS = 15
+HEAD = layout.nodes(1)
 SSH, API, DIST_INIT = 22, 30000, 50000
 AS_PLANNED = [[SSH, API], [SSH], [SSH], [SSH]]
 CONNECT = "timeout 5 python3 -c 'import socket; socket.create_connection((\"{}\", {}), 4)' 2>&1 && echo in"
@@ -34,14 +36,9 @@ def scanned() -> list[list[int]]:
     return [open_ports(address) for address in LAN]
 
 
-def epoch() -> str:
-    """The start of the group whose container runs on rank 0, "" where none does."""
-    return on("spark-0", "docker ps --format '{{.Label \"dgx-spark.epoch\"}}'")
-
-
-def serves_anew(since: str) -> bool:
-    """Whether the group serves, by a later start than that one."""
-    return epoch() not in ("", since) and serves()
+def serves_anew(since: list[str]) -> bool:
+    """Whether the group serves, by a later start of rank 0 than that one."""
+    return group.epochs(HEAD) not in ([], since) and serves()
 
 
 def test_without_it_the_lan_reaches_the_ranks() -> None:
@@ -75,7 +72,7 @@ def test_rules_outlive_a_reload_of_nftables_and_so_do_dockers() -> None:
 
 
 def test_docker_restarts() -> None:
-    before, old = on("spark-2", RULES), epoch()
+    before, old = on("spark-2", RULES), group.epochs(HEAD)
     on("spark-2", "systemctl restart docker")
     until("the group serves again", lambda: serves_anew(old), 300)
     assert on("spark-2", RULES) == before
@@ -83,7 +80,7 @@ def test_docker_restarts() -> None:
 
 
 def test_a_node_boots() -> None:
-    old = epoch()
+    old = group.epochs(HEAD)
     power_cut("spark-3")
     until("the group serves again", lambda: serves_anew(old), 300)
     assert scanned() == AS_PLANNED
@@ -154,7 +151,7 @@ def test_a_run_killed_before_its_confirmation_is_made_up_for_by_the_next() -> No
 
 
 def test_power_lost_before_the_confirmation_leaves_the_firewall_that_was_there() -> None:
-    old = epoch()
+    old = group.epochs(HEAD)
     turn_off_and_lose_the_controller("spark-1")
     power_cut("spark-1")
     assert "table inet dgx_spark" in on("spark-1", "nft list tables")
